@@ -1,0 +1,40 @@
+# `make help` lists the targets. Needs Python 3.11+ and a package registry, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+WEIGHTS ?= hed
+OUT ?= demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: .venv/.complete ## Build .venv with everything pinned
+
+.venv/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[worker,demo,dev]'
+	touch $@
+
+demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-out (WEIGHTS=, IMAGES=, OUT=)
+	$(BIN)/deconvoy run $(if $(IMAGES),$(IMAGES),$$($(BIN)/python tests/photographs.py)) --weights $(WEIGHTS) --out $(OUT)
+
+test: setup ## Run all tests
+	$(BIN)/pytest
+
+lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Let ruff format and fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure the engine; prints a table and writes bench.json
+	$(BIN)/python -m tests.bench
+
+clean: ## Remove the environment and the demo's output
+	rm -rf .venv $(OUT) bench.json

@@ -1,0 +1,1 @@
+"""What submits and watches: command line, sources, jobs. Light: never imports torch."""

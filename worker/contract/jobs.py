@@ -1,0 +1,163 @@
+"""The job file and the shard message: frozen, versioned, JSON only.
+
+A job is described once, in `job.json` in its place; a message carries nothing but where that place
+is and which shard to work on. Unknown fields and other versions are refused, so that a worker never
+guesses what a newer producer meant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from worker.contract import specs as layer_specs
+from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE
+from worker.contract.errors import MessageError
+
+FORMAT_VERSION: Final = 1
+"""Version of `job.json`, of manifests, records and messages. Raised when an old reader would err."""
+
+NUMERICS_VERSION = 1
+"""Raised when the same job would give other pixels; part of the fingerprint."""
+
+Resize = Literal["crop", "fit", "native"]
+PictureFormat = Literal["png", "webp", "npy"]
+Layout = Literal["files", "tar"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Preprocessing(_Frozen):
+    """How a photograph becomes the network's input.
+
+    `crop`: shorter side to size * 256 / 224, centre square of `size_px` (the ImageNet way);
+    `fit`: longer side to `size_px`, the whole image; `native`: as it is, `size_px` has no meaning.
+    """
+
+    resize: Resize = "crop"
+    size_px: int = Field(default=224, ge=MIN_IMAGE_SIZE, le=4096)
+
+
+class WeightsRef(_Frozen):
+    """Which weights: `imagenet`, `hed` or a path; `sha256` of the file where it is known beforehand."""
+
+    name: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class Request(_Frozen):
+    """What a user asks for: all that decides what the pixels are, and how they are stored."""
+
+    specs: tuple[str, ...] = layer_specs.DEFAULT_SPECS
+    model: str = DEFAULT_MODEL
+    weights: WeightsRef = WeightsRef(name="imagenet")
+    preprocessing: Preprocessing = Preprocessing()
+    precision: Precision = "fp32"
+    format: PictureFormat = "png"
+    layout: Layout = "files"
+
+    def parsed_specs(self) -> tuple[layer_specs.LayerSpec, ...]:
+        """The layer specs, read. Raises SpecError."""
+        return layer_specs.parse_specs(self.specs, self.model)
+
+
+class Job(_Frozen):
+    """`job.json`. `place` is the folder or bucket prefix that everything of the job stands under.
+
+    `batch_size` is the number of images that go forward together; None: the worker finds it.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,80}$")
+    place: str
+    created: datetime
+    request: Request
+    batch_size: int | None = Field(default=None, ge=1, le=4096)
+    shard_size: int = Field(ge=1, le=100_000)
+    n_images: int = Field(ge=1)
+    n_shards: int = Field(ge=1)
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    versions: dict[str, str] = {}
+
+    def to_json(self) -> bytes:
+        """The file's bytes: indented, sorted, so that two jobs can be compared by eye."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str, where: str) -> Self:
+        """Read `job.json`, which stands at `where`. Raises MessageError."""
+        return _validated(cls, data, f"job file {where}")
+
+
+class ShardMessage(_Frozen):
+    """One message of the queue: work on shard `shard` of the job that stands at `place`."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    job: str
+    place: str
+    shard: int = Field(ge=0)
+
+    @classmethod
+    def from_body(cls, body: object) -> Self:
+        """Read a message's body. Raises MessageError."""
+        return _validated(cls, json.dumps(body), "message")
+
+
+class ManifestEntry(_Frozen):
+    """One line of a manifest slice: the image as submitted, and its key within the job."""
+
+    image: str
+    key: str
+
+
+def manifest_bytes(entries: Iterable[ManifestEntry]) -> bytes:
+    """A manifest slice: one JSON object a line."""
+    return "".join(entry.model_dump_json() + "\n" for entry in entries).encode()
+
+
+def read_manifest(data: bytes, where: str) -> list[ManifestEntry]:
+    """The entries of the slice at `where`, in order. Raises MessageError."""
+    return [
+        _validated(ManifestEntry, line, f"manifest {where} line {number}")
+        for number, line in enumerate(data.splitlines(), start=1)
+    ]
+
+
+def fingerprint(request: Request, images: Iterable[str]) -> str:
+    """Hex sha256 over what decides the result: the images' names in order, and the request."""
+    digest = hashlib.sha256()
+    head = {"numerics": NUMERICS_VERSION, "request": request.model_dump(mode="json")}
+    digest.update(json.dumps(head, sort_keys=True).encode())
+    for image in images:
+        digest.update(b"\n" + image.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def job_id(name: str, job_fingerprint: str) -> str:
+    """The job's id: its name made safe, and the start of its fingerprint."""
+    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
+    return f"{safe or 'job'}-{job_fingerprint[:10]}"
+
+
+_Model = TypeVar("_Model", bound=_Frozen)
+
+
+def _validated(model: type[_Model], data: bytes | str, what: str) -> _Model:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        raise MessageError(
+            f"{what} is not of format version {FORMAT_VERSION}: {field}: {first['msg']}; "
+            "use the same deconvoy version for producer and workers"
+        ) from error

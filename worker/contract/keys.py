@@ -1,0 +1,40 @@
+"""Where each thing of a job stands, as keys relative to the job's place. A promise to readers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from worker.contract.specs import LayerSpec
+
+JOB = "job.json"
+INDEX = "index.parquet"
+REPORT = "report/index.html"
+SHARDS = "shards/"
+
+
+def manifest_key(shard: int) -> str:
+    """The slice of the manifest that this shard works through: one JSON object a line."""
+    return f"manifest/{shard:06d}.jsonl"
+
+
+def shard_key(shard: int) -> str:
+    """The shard's record, written last: it stands = the shard is done."""
+    return f"{SHARDS}{shard:06d}.parquet"
+
+
+def image_key(image: str) -> str:
+    """A short name for an image: readable, unique in a job, safe in file systems and URLs.
+
+    `image` is the image as submitted (a path or URI); the same image always gets the same key.
+    """
+    stem = image.rstrip("/").rpartition("/")[2].rpartition(".")
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem[0] or stem[2]).strip("-")[:40]
+    digest = hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{readable}-{digest}" if readable else digest
+
+
+def recon_key(spec: LayerSpec, key: str, suffix: str, unit: int | None = None) -> str:
+    """Where one reconstruction stands: a file an image, or a folder an image for `top` and `unit`."""
+    name = key if unit is None or spec.selection == "max" else f"{key}/unit-{unit:03d}"
+    return f"recon/{spec.slug}/{name}.{suffix}"

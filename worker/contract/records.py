@@ -1,0 +1,126 @@
+"""Rows of the index: one for each image and layer spec (and unit), whatever became of it.
+
+The columns are a promise to readers (DuckDB, pandas, polars); `tests/unit/test_records.py` holds them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worker.contract.errors import MessageError
+
+Status = Literal["ok", "failed", "quarantined"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row. Places are in the feature map, `left top right bottom` in the preprocessed image
+    (half-open), `source_box` is (left, top, right, bottom) in the original image, in pixels.
+
+    `activation` is the seed's value, `scale` the absolute value (in 0-255 pixel units) that is drawn
+    as full black or white; `nonfinite` counts NaN and infinities in the reconstruction; `seconds` is
+    the image's share of its shard's time. What a failed row cannot know is None.
+    """
+
+    image: str
+    image_key: str
+    status: Status
+    error: str | None = None
+    message: str | None = None
+    spec: str
+    layer: str
+    selection: str
+    unit: int | None = None
+    y: int | None = None
+    x: int | None = None
+    activation: float | None = None
+    left: int | None = None
+    top: int | None = None
+    right: int | None = None
+    bottom: int | None = None
+    source_box: tuple[float, float, float, float] | None = None
+    key: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    sha256: str | None = None
+    scale: float | None = None
+    nonfinite: int | None = None
+    width: int | None = None
+    height: int | None = None
+    source_width: int | None = None
+    source_height: int | None = None
+    source_sha256: str | None = None
+    shard: int
+    seconds: float | None = None
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("spec", pa.string(), nullable=False),
+        pa.field("layer", pa.string(), nullable=False),
+        pa.field("selection", pa.string(), nullable=False),
+        pa.field("unit", pa.int32()),
+        pa.field("y", pa.int32()),
+        pa.field("x", pa.int32()),
+        pa.field("activation", pa.float32()),
+        pa.field("left", pa.int32()),
+        pa.field("top", pa.int32()),
+        pa.field("right", pa.int32()),
+        pa.field("bottom", pa.int32()),
+        pa.field("source_box", pa.list_(pa.float64())),
+        pa.field("key", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("sha256", pa.string()),
+        pa.field("scale", pa.float32()),
+        pa.field("nonfinite", pa.int64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("source_width", pa.int32()),
+        pa.field("source_height", pa.int32()),
+        pa.field("source_sha256", pa.string()),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("seconds", pa.float64()),
+    ]
+)
+
+STAGES_METADATA = b"deconvoy.stages"
+"""Key of the Parquet file's metadata that holds a shard's stage seconds, as JSON."""
+
+
+def table_of(rows: Iterable[Row]) -> pa.Table:
+    """Rows as a table of `SCHEMA`, in the order given."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+
+
+def to_parquet(table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> bytes:
+    """The table as Parquet bytes (zstd). `metadata` is added to the file's own."""
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes, where: str) -> pa.Table:
+    """Read a record or index that stands at `where`. Raises MessageError if it is none."""
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise MessageError(
+            f"record {where} is no readable Parquet file: {error}; delete it and resume the job"
+        ) from error
+    if not table.schema.equals(SCHEMA, check_metadata=False):
+        raise MessageError(
+            f"record {where} has other columns than this version's; use the version that wrote it"
+        )
+    return table
