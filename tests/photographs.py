@@ -16,7 +16,7 @@ NAMES = (
 
 
 def photographs() -> list[Path]:
-    """The paths of the photographs, in the order of `NAMES`. Raises FileNotFoundError without scikit-image."""
+    """Paths, in the order of `NAMES`. Raises FileNotFoundError without scikit-image."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("scikit-image is not installed: run make setup")

@@ -31,7 +31,8 @@ MIN_IMAGE_SIZE = 32
 class Layer:
     """One layer of a trunk.
 
-    `index` counts within `features`; `block` from 1 to 5; `channels` are its output's feature
+    `index` counts within `features`; `block` from 1 to 5; `step` is the convolution within the block,
+    from 0, that the layer is, belongs to or (a pool) comes after; `channels` are its output's feature
     maps (units); `in_channels` its input's; `stride` is the distance, in image pixels, between two
     neighbouring places of its output.
     """
@@ -40,6 +41,7 @@ class Layer:
     name: str
     kind: LayerKind
     block: int
+    step: int
     in_channels: int
     channels: int
     stride: int
@@ -55,9 +57,15 @@ def layers_of(model: str = DEFAULT_MODEL) -> tuple[Layer, ...]:
         for conv in range(1, n_convs + 1):
             in_channels, channels = channels, _CHANNELS_PER_BLOCK[block - 1]
             suffix = f"{block}_{conv}"
-            layers.append(Layer(len(layers), f"conv{suffix}", "conv", block, in_channels, channels, stride))
-            layers.append(Layer(len(layers), f"relu{suffix}", "relu", block, channels, channels, stride))
-        layers.append(Layer(len(layers), f"pool{block}", "pool", block, channels, channels, stride * 2))
+            layers.append(
+                Layer(len(layers), f"conv{suffix}", "conv", block, conv - 1, in_channels, channels, stride)
+            )
+            layers.append(
+                Layer(len(layers), f"relu{suffix}", "relu", block, conv - 1, channels, channels, stride)
+            )
+        layers.append(
+            Layer(len(layers), f"pool{block}", "pool", block, n_convs - 1, channels, channels, stride * 2)
+        )
     return tuple(layers)
 
 

@@ -38,3 +38,8 @@ def recon_key(spec: LayerSpec, key: str, suffix: str, unit: int | None = None) -
     """Where one reconstruction stands: a file an image, or a folder an image for `top` and `unit`."""
     name = key if unit is None or spec.selection == "max" else f"{key}/unit-{unit:03d}"
     return f"recon/{spec.slug}/{name}.{suffix}"
+
+
+def input_key(key: str) -> str:
+    """The preprocessed image, as the network saw it; JPEG, for people to look at."""
+    return f"inputs/{key}.jpg"

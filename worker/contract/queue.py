@@ -9,8 +9,16 @@ from typing import Any
 
 QUEUE = "deconvoy"
 TASK_SHARD = "deconvoy.shard"
-TASK_FINISH = "deconvoy.finish"
 KEY_PREFIX = "deconvoy:"
+
+JOBS_KEY = f"{KEY_PREFIX}jobs"
+"""The Redis hash of jobs that were submitted: id -> place."""
+
+WHOLE_JOB = "job"
+"""Field of a job's errors that concerns all its shards, such as weights that do not load."""
+
+LIVE_KEYS_TTL_S = 7 * 24 * 3600
+"""How long the counters and errors of a job that nobody works on stay in Redis."""
 
 
 def celery_url(redis_url: str) -> str:
@@ -25,6 +33,11 @@ def celery_url(redis_url: str) -> str:
 def progress_key(job: str) -> str:
     """The Redis hash of a job's live counters: shard number -> `done/failed`. Rebuildable, expires."""
     return f"{KEY_PREFIX}progress:{job}"
+
+
+def errors_key(job: str) -> str:
+    """The Redis hash of what failed for good: shard number or `WHOLE_JOB` -> `ErrorClass: message`."""
+    return f"{KEY_PREFIX}error:{job}"
 
 
 def shared_config(shard_time_limit_s: int) -> dict[str, Any]:

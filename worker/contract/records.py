@@ -98,6 +98,9 @@ SCHEMA = pa.schema(
 STAGES_METADATA = b"deconvoy.stages"
 """Key of the Parquet file's metadata that holds a shard's stage seconds, as JSON."""
 
+WEIGHTS_METADATA = b"deconvoy.weights"
+"""Likewise: name and sha256 of the weights that computed the rows, with a space between."""
+
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
     """Rows as a table of `SCHEMA`, in the order given."""
@@ -114,7 +117,8 @@ def to_parquet(table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> b
 def from_parquet(data: bytes, where: str) -> pa.Table:
     """Read a record or index that stands at `where`. Raises MessageError if it is none."""
     try:
-        table = pq.read_table(io.BytesIO(data))
+        # Not pq.read_table: its reader threads may abort a process that ends soon after.
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise MessageError(
             f"record {where} is no readable Parquet file: {error}; delete it and resume the job"

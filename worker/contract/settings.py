@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     shard_time_limit_s: int = Field(default=900, ge=10)
     """A shard that takes longer is ended and counts as failed; its message is kept four times as long."""
 
+    shutdown_s: int = Field(default=60, ge=0)
+    """How long a worker that is told to stop may go on with its shard before it gives it back."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much a worker says on stderr."""
 

@@ -1,1 +1,15 @@
-"""The mathematics: tensors in, tensors out."""
+"""The mathematics of the deconvnet: tensors in, tensors out. Knows no image files, no jobs, no queue.
+
+Reading order, as in Zeiler & Fergus (arXiv 1311.2901, section 2): `trunk` (the network), `forward`
+(the pass up), `switches` (pooling and unpooling), `selection` (which activations are kept),
+`projection` (whole feature maps down to pixels), `windows` (single activations, on their receptive
+field only), `geometry` (where everything stands), `network` (all of it behind one class).
+
+Shapes in names: N images or windows, C channels (units), H height, W width; OIHW a kernel.
+"""
+
+from worker.deconv.geometry import Window
+from worker.deconv.network import Deconvnet, Reconstruction
+from worker.deconv.weights import Normalisation, WeightsInfo
+
+__all__ = ["Deconvnet", "Normalisation", "Reconstruction", "WeightsInfo", "Window"]

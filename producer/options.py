@@ -1,0 +1,78 @@
+"""The options that commands which submit a job share. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, MODELS
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+# Each destination is a key of `planning.PlanOptions`. Choices hold what this version can do.
+_JOB_OPTIONS = (
+    click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+    click.option("--out", required=True, metavar="FOLDER", help="The job's folder is made in this one."),
+    click.option(
+        "--spec",
+        "specs",
+        multiple=True,
+        metavar="LAYER:SELECTION",
+        help="What to project back: pool5:max, conv4_3:top:9, pool3:unit:7,12, 4:all. May be repeated. "
+        "Default: pool1 to pool5, each all and max.",
+    ),
+    click.option(
+        "--weights",
+        default="imagenet",
+        show_default=True,
+        help="imagenet, hed, a file of weights, or random:SEED.",
+    ),
+    click.option("--model", type=click.Choice(MODELS), default=DEFAULT_MODEL, show_default=True),
+    click.option(
+        "--resize",
+        type=click.Choice(["crop", "fit", "native"]),
+        default="crop",
+        show_default=True,
+        help="crop: the centre square; fit: the whole image; native: as it is.",
+    ),
+    click.option(
+        "--size",
+        "size_px",
+        type=click.IntRange(MIN_IMAGE_SIZE, 4096),
+        default=224,
+        show_default=True,
+        help="Pixels of the square, or of the longer side.",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(["png", "webp", "npy"]),
+        default="png",
+        show_default=True,
+        help="How reconstructions are stored; npy holds the numbers themselves.",
+    ),
+    click.option("--layout", type=click.Choice(["files"]), default="files", show_default=True),
+    click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True),
+    click.option(
+        "--shard-size", type=click.IntRange(1, 100_000), help="Images a message. Default: by their cost."
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1, 4096),
+        help="Images that go forward together. Default: the worker finds it.",
+    ),
+    click.option("--name", help="Start of the job's id. Default: the first source's name."),
+)
+
+
+def job_options(command: _Command) -> _Command:
+    """Add SOURCE, --out and the options of a job."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+def json_option(command: _Command) -> _Command:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)

@@ -1,0 +1,150 @@
+"""A small network in the place of VGG-16, and jobs to run it on.
+
+Its "feature maps" are the input's channels times whole numbers, so that a test can compute every
+activation, place, window and pixel by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from worker.contract import keys
+from worker.contract.jobs import Job, ManifestEntry, Request, fingerprint, manifest_bytes
+from worker.contract.specs import LayerSpec
+from worker.storage import Store
+
+MEAN = torch.tensor((123.675, 116.28, 103.53))
+STD = torch.tensor((58.395, 57.12, 57.375))
+RADIUS = 3
+
+
+class Window(NamedTuple):
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    image: int
+    spec: LayerSpec
+    unit: int | None
+    y: int | None
+    x: int | None
+    activation: float | None
+    window: Window
+    pixels_CHW: torch.Tensor
+    nonfinite: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    name: str = "stand-in"
+    sha256: str = "0" * 64
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    pixel_std_C: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+@dataclass
+class StandInEngine:
+    """Unit u is channel u % 3 times (1 + u); `all` is the input times the layer's block.
+
+    `batches` records (number, height, width) of every call; images over `fits` raise `too_large`.
+    """
+
+    weights: Weights = Weights()
+    normalisation: Normalisation = Normalisation()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    fits: int = 10_000
+    too_large: type[Exception] | Exception = torch.OutOfMemoryError
+    batches: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def normalise(self, images_NHWC: torch.Tensor) -> torch.Tensor:
+        assert images_NHWC.dtype == torch.uint8
+        return ((images_NHWC - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
+
+    def project(self, x_NCHW: torch.Tensor, specs: Sequence[str | LayerSpec]) -> list[Reconstruction]:
+        if len(x_NCHW) > self.fits:
+            raise self.too_large
+        self.batches.append((len(x_NCHW), x_NCHW.shape[2], x_NCHW.shape[3]))
+        return [
+            reconstruction
+            for image, x_CHW in enumerate(x_NCHW)
+            for spec in specs
+            if isinstance(spec, LayerSpec)
+            for reconstruction in _reconstructions(image, x_CHW, spec)
+        ]
+
+
+def _reconstructions(image: int, x_CHW: torch.Tensor, spec: LayerSpec) -> list[Reconstruction]:
+    _, height, width = x_CHW.shape
+    if spec.is_whole_map:
+        window = Window(0, 0, width, height)
+        return [Reconstruction(image, spec, None, None, None, None, window, x_CHW * spec.layer.block, 0)]
+    strongest = {unit: float(x_CHW[unit % 3].max()) * (1 + unit) for unit in range(spec.layer.channels)}
+    ranked = sorted(strongest, key=lambda unit: -strongest[unit])
+    units = spec.units or ranked[: spec.k or 1]
+    result = []
+    for unit in units:
+        y, x = divmod(int(x_CHW[unit % 3].argmax()), width)
+        window = Window(
+            max(x - RADIUS, 0), max(y - RADIUS, 0), min(x + RADIUS + 1, width), min(y + RADIUS + 1, height)
+        )
+        pixels_CHW = x_CHW[:, window.top : window.bottom, window.left : window.right]
+        result.append(Reconstruction(image, spec, unit, y, x, strongest[unit], window, pixels_CHW, 0))
+    return result
+
+
+def make_job(
+    store: Store,
+    images: Sequence[Path | str],
+    request: Request,
+    *,
+    shard_size: int = 1000,
+    batch_size: int | None = None,
+) -> Job:
+    """A job with its manifest in `store`, as a producer leaves it."""
+    names = [str(image) for image in images]
+    n_shards = -(-len(names) // shard_size)
+    for shard in range(n_shards):
+        entries = [
+            ManifestEntry(image=name, key=keys.image_key(name))
+            for name in names[shard * shard_size : (shard + 1) * shard_size]
+        ]
+        store.write(keys.manifest_key(shard), manifest_bytes(entries))
+    return Job(
+        id="job-1",
+        place=store.place,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        request=request,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        n_images=len(names),
+        n_shards=n_shards,
+        fingerprint=fingerprint(request, names),
+    )
+
+
+def noise_images(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[Path]:
+    """A PNG of noise for each (width, height), all different."""
+    random = np.random.default_rng(0)
+    paths = []
+    for number, (width, height) in enumerate(sizes):
+        path = folder / f"noise{number:04d}.png"
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
+            path, compress_level=0
+        )
+        paths.append(path)
+    return paths

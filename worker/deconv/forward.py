@@ -1,0 +1,122 @@
+"""The pass up: once for a batch, only as deep as asked, with switches.
+
+Large images go through each block in bands of rows, so that memory does not grow with the maps inside
+a block: only what the next block reads, the switches, and the feature maps that somebody asked for
+are ever whole. Bands give bit for bit what one piece gives.
+Source: Zeiler & Fergus (arXiv 1311.2901), section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.contract.architectures import Layer
+from worker.deconv import switches
+from worker.deconv.geometry import Box, Padding, Size, map_sizes, row_bands
+from worker.deconv.trunk import Block, Trunk, convolve
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a pass up leaves behind.
+
+    `maps` holds the feature maps (NCHW) of the layers that were asked for, by layer index;
+    `switches_NCHW` those of each pool that was passed, by block number; `sizes` the map sizes of
+    blocks 1 to 5 and after them.
+    """
+
+    sizes: tuple[Size, ...]
+    maps: dict[int, Tensor]
+    switches_NCHW: dict[int, Tensor]
+
+
+def forward(trunk: Trunk, x_NCHW: Tensor, layers: Collection[Layer], band_elements: int) -> Forward:
+    """Run `x_NCHW` up to the deepest of `layers` and keep the feature maps of all of them.
+
+    `band_elements` bounds the values of one feature map that is held inside a block.
+    """
+    sizes = map_sizes(Size(*x_NCHW.shape[2:]))
+    wanted = {layer.index for layer in layers}
+    deepest = max(wanted)
+    result = Forward(sizes, {}, {})
+    for block in trunk.blocks:
+        x_NCHW = _through_block(block, x_NCHW, result, wanted, band_elements)
+        if block.pool.index >= deepest:
+            break
+    return result
+
+
+def _through_block(
+    block: Block, x_NCHW: Tensor, result: Forward, wanted: set[int], band_elements: int
+) -> Tensor:
+    """One block up: adds what is wanted of it to `result`; returns the pooled map."""
+    n = x_NCHW.shape[0]
+    size, pooled_size = result.sizes[block.number - 1 : block.number + 1]
+    inside = {i for i in wanted if block.convolutions[0].layer.index <= i < block.pool.index}
+    runs_to_pool = max(wanted) >= block.pool.index
+    depth = (
+        len(block.convolutions)
+        if runs_to_pool
+        else (max(inside) - block.convolutions[0].layer.index) // 2 + 1
+    )
+    # Rows are even in number, so that no 2 x 2 pool is cut in two.
+    rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
+    kept = _Collected(n, size, one_piece=rows >= size.height)
+    pooled = _Collected(n, pooled_size, one_piece=rows >= size.height)
+    for band in row_bands(size, rows):
+        box = _grown(band, size, depth)
+        signal_NCHW = x_NCHW[:, :, box.top : box.bottom]
+        for conv in block.convolutions[:depth]:
+            # What is left to do decides how many rows of this map are still needed.
+            out = _grown(band, size, depth - 1 - conv.layer.step)
+            signal_NCHW = convolve(signal_NCHW, conv.kernel_OIHW, conv.bias_O, Padding.between(box, out))
+            box = out
+            if conv.layer.index in inside:
+                kept.add(conv.layer.index, signal_NCHW.clone(), box, band)
+            signal_NCHW.relu_()
+            if conv.layer.index + 1 in inside:
+                kept.add(conv.layer.index + 1, signal_NCHW, box, band)
+        if runs_to_pool:
+            even = Box(band.top // 2, 0, band.bottom // 2, pooled_size.width)
+            if even.height:
+                maxima_NCHW, switches_NCHW = switches.max_pool(signal_NCHW)
+                pooled.add(0, maxima_NCHW, even, even)
+                pooled.add(1, switches_NCHW, even, even)
+    result.maps.update(kept.maps)
+    if not runs_to_pool:
+        return x_NCHW
+    result.switches_NCHW[block.number] = pooled.maps[1]
+    if block.pool.index in wanted:
+        result.maps[block.pool.index] = pooled.maps[0]
+    return pooled.maps[0]
+
+
+class _Collected:
+    """Whole maps, put together from bands; the only band is taken as it is."""
+
+    def __init__(self, n: int, size: Size, *, one_piece: bool) -> None:
+        self.maps: dict[int, Tensor] = {}
+        self._n, self._size, self._one_piece = n, size, one_piece
+
+    def add(self, name: int, part_NCHW: Tensor, box: Box, band: Box) -> None:
+        """Take the rows of `band` from a part that lies on `box`."""
+        if self._one_piece:
+            self.maps[name] = part_NCHW
+            return
+        if name not in self.maps:
+            shape = (self._n, part_NCHW.shape[1], *self._size)
+            self.maps[name] = torch.empty(
+                shape, dtype=part_NCHW.dtype, device=part_NCHW.device, memory_format=torch.channels_last
+            )
+        rows = slice(band.top - box.top, band.bottom - box.top)
+        self.maps[name][:, :, band.top : band.bottom] = part_NCHW[:, :, rows]
+
+
+def _grown(box: Box, size: Size, times: int) -> Box:
+    for _ in range(times):
+        box = box.grown(size)
+    return box

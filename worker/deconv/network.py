@@ -1,0 +1,164 @@
+"""The deconvnet as one object: weights, a device, and images up and activations down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, layers_of
+from worker.contract.errors import DeviceError, ImageTooSmall
+from worker.contract.specs import LayerSpec, parse_spec
+from worker.deconv.forward import Forward, forward
+from worker.deconv.geometry import Box, Size, Window, receptive_window
+from worker.deconv.projection import project_maps
+from worker.deconv.selection import Seed, peaks_of, select
+from worker.deconv.trunk import Trunk
+from worker.deconv.weights import Normalisation, Weights, WeightsInfo, load_weights
+from worker.deconv.windows import project_windows
+
+BAND_ELEMENTS = 2**26
+"""Values of one feature map that are held inside a block: 256 MiB in float32."""
+
+WINDOW_ELEMENTS = 2**22
+"""Values of one signal of windows that travel together: 16 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What one activation, or one whole feature map, looks like in pixels.
+
+    `image` is the image's number in the batch. `unit`, place (`y`, `x`) and `activation` are None for
+    `all`. `pixels_CHW` is float32 on the CPU, RGB, signed, in network-input units, on `window` only;
+    outside it the reconstruction is zero. `nonfinite` counts its NaN and infinite values.
+    """
+
+    image: int
+    spec: LayerSpec
+    unit: int | None
+    y: int | None
+    x: int | None
+    activation: float | None
+    window: Window
+    pixels_CHW: Tensor
+    nonfinite: int
+
+
+class Deconvnet:
+    """A VGG trunk with the way back to pixels. Source: Zeiler & Fergus, arXiv 1311.2901, section 2.
+
+    >>> net = Deconvnet.load("hed")
+    >>> results = net.project(net.normalise(images_NHWC), ["pool5:max", "pool3:top:4"])
+    """
+
+    def __init__(self, weights: Weights, model: str = DEFAULT_MODEL, device: str = "cpu") -> None:
+        self.weights: WeightsInfo = weights.info
+        self.normalisation: Normalisation = weights.normalisation
+        self.device = _device(device)
+        self.trunk = Trunk.build(model, weights.state, self.device)
+
+    @classmethod
+    def load(
+        cls,
+        weights: str,
+        *,
+        model: str = DEFAULT_MODEL,
+        device: str = "auto",
+        precision: str = "fp32",
+        cache_dir: Path | None = None,
+    ) -> Self:
+        """Load `hed`, `imagenet`, `random:SEED` or a file. Raises WeightsError, DeviceError."""
+        if precision != "fp32":
+            raise DeviceError(f"precision {precision!r} is not supported by this version: use fp32")
+        return cls(load_weights(weights, model, cache_dir), model, device)
+
+    def normalise(self, images_NHWC: Tensor) -> Tensor:
+        """Make network input, x_NCHW float32 on the device, of RGB images (uint8, N, H, W, 3)."""
+        return self.normalisation.apply(images_NHWC.to(self.device))
+
+    def project(self, x_NCHW: Tensor, specs: Sequence[str | LayerSpec]) -> list[Reconstruction]:
+        """Run a batch forward once and project all that `specs` keep of it back to pixels.
+
+        `x_NCHW` is float32 network input, at least 32 x 32. Results come by image, then by spec as
+        given, then by unit (`top`: strongest first; `unit`: as named). Raises SpecError, ImageTooSmall.
+        """
+        parsed = [parse_spec(spec, self.trunk.model) if isinstance(spec, str) else spec for spec in specs]
+        size = Size(*x_NCHW.shape[2:])
+        if min(size) < MIN_IMAGE_SIZE:
+            raise ImageTooSmall(
+                f"the image is {size.width} x {size.height} pixels; "
+                f"{MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} is the least that five pools leave a place of"
+            )
+        with torch.inference_mode():
+            return self._project(x_NCHW, parsed, size)
+
+    def _project(self, x_NCHW: Tensor, specs: list[LayerSpec], size: Size) -> list[Reconstruction]:
+        x_NCHW = x_NCHW.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+        up = forward(self.trunk, x_NCHW, [spec.layer for spec in specs], BAND_ELEMENTS)
+        window_specs = [spec for spec in specs if not spec.is_whole_map]
+        peaks = {index: peaks_of(up.maps[index]) for index in {spec.layer.index for spec in window_specs}}
+        seeds = [seed for spec in window_specs for seed in select(spec, peaks[spec.layer.index])]
+        results: dict[LayerSpec, list[Reconstruction]] = {spec: [] for spec in specs}
+        for result in self._single_activations(seeds, up, size):
+            results[result.spec].append(result)
+        whole_maps = [spec for spec in specs if spec.is_whole_map]
+        if whole_maps:
+            maps = {spec.layer.index: up.maps[spec.layer.index] for spec in whole_maps}
+            pixels = project_maps(self.trunk, maps, up, BAND_ELEMENTS)
+            for spec in whole_maps:
+                results[spec] += [
+                    _reconstruction(
+                        Seed(i, spec, -1, -1, -1, 0.0), Window(0, 0, size.width, size.height), one
+                    )
+                    for i, one in enumerate(pixels[spec.layer.index])
+                ]
+        return [
+            result
+            for image in range(x_NCHW.shape[0])
+            for spec in specs
+            for result in results[spec]
+            if result.image == image
+        ]
+
+    def _single_activations(self, seeds: list[Seed], up: Forward, size: Size) -> list[Reconstruction]:
+        """The windows of `seeds`, in their order, each laid into its receptive field."""
+        layers = layers_of(self.trunk.model)
+        found: dict[int, Reconstruction] = {}
+        for index, box, pixels_CHW in project_windows(self.trunk, seeds, up, WINDOW_ELEMENTS):
+            seed = seeds[index]
+            window = receptive_window(layers[: seed.spec.layer.index + 1], seed.y, seed.x, size)
+            found[index] = _reconstruction(seed, window, _laid_into(window, box, pixels_CHW))
+        return [found[index] for index in range(len(seeds))]
+
+
+def _reconstruction(seed: Seed, window: Window, pixels_CHW: Tensor) -> Reconstruction:
+    pixels_CHW = pixels_CHW.to("cpu", torch.float32).contiguous()
+    nonfinite = int(pixels_CHW.numel() - pixels_CHW.isfinite().sum())
+    if seed.spec.is_whole_map:
+        return Reconstruction(seed.image, seed.spec, None, None, None, None, window, pixels_CHW, nonfinite)
+    return Reconstruction(
+        seed.image, seed.spec, seed.unit, seed.y, seed.x, seed.activation, window, pixels_CHW, nonfinite
+    )
+
+
+def _laid_into(window: Window, box: Box, pixels_CHW: Tensor) -> Tensor:
+    """The receptive field with the signal in it: a pool's maximum reaches less than its whole pool."""
+    out_CHW = pixels_CHW.new_zeros(3, window.bottom - window.top, window.right - window.left)
+    rows = slice(box.top - window.top, box.bottom - window.top)
+    columns = slice(box.left - window.left, box.right - window.left)
+    out_CHW[:, rows, columns] = pixels_CHW
+    return out_CHW
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(
+            "device cuda is asked for, but torch sees no GPU here: set DECONVOY_DEVICE=cpu or auto"
+        )
+    return torch.device(name)

@@ -1,0 +1,107 @@
+"""The network: a VGG trunk's kernels, ready for the way up and for the way down.
+
+The step back through a convolution is the convolution with the kernel flipped in both directions and
+its channel axes swapped (Dumoulin & Visin, arXiv 1603.07285, section 4.1), without bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worker.contract.architectures import Layer, layers_of
+from worker.contract.errors import WeightsError
+from worker.deconv.geometry import Padding
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One 3 x 3 convolution. `kernel_OIHW` and `bias_O` lead up, `back_OIHW` leads down."""
+
+    layer: Layer
+    kernel_OIHW: Tensor
+    bias_O: Tensor
+    back_OIHW: Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """Convolutions, each followed by a ReLU, and the max-pool that ends them. `number` from 1 to 5."""
+
+    number: int
+    convolutions: tuple[Convolution, ...]
+    pool: Layer
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """All blocks of a model, on one device in one data type."""
+
+    model: str
+    blocks: tuple[Block, ...]
+
+    @classmethod
+    def build(
+        cls, model: str, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Trunk:
+        """Take `features`-style weights (`0.weight`, `0.bias`, `2.weight`, …). Raises WeightsError."""
+        layers = layers_of(model)
+        blocks = []
+        for pool in (layer for layer in layers if layer.kind == "pool"):
+            convs = [layer for layer in layers if layer.kind == "conv" and layer.block == pool.block]
+            blocks.append(
+                Block(pool.block, tuple(_convolution(layer, state, device, dtype) for layer in convs), pool)
+            )
+        return cls(model, tuple(blocks))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the kernels are."""
+        return self.blocks[0].convolutions[0].kernel_OIHW.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The kernels' data type."""
+        return self.blocks[0].convolutions[0].kernel_OIHW.dtype
+
+
+def convolve(x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding: Padding) -> Tensor:
+    """A 3 x 3 convolution with exactly this padding: N, O, H + top + bottom - 2, W + left + right - 2."""
+    if set(padding) == {1}:
+        edge = [1, 1]
+    else:
+        # The kernel's own padding stays 0 or 1: with 2, oneDNN adds in another order, and a window
+        # would differ from the whole map in its last bit.
+        x_NCHW = F.pad(x_NCHW, tuple(padding))
+        edge = [0, 0]
+    if x_NCHW.device.type == "cpu":
+        # conv2d hands small inputs to another kernel, with the same effect. Called by name, it is
+        # always the same one.
+        x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+        return torch.mkldnn_convolution(x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1)
+    return F.conv2d(x_NCHW, kernel_OIHW, bias_O, padding=edge)
+
+
+def _convolution(
+    layer: Layer, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> Convolution:
+    names = (f"{layer.index}.weight", f"{layer.index}.bias")
+    shapes = ((layer.channels, layer.in_channels, 3, 3), (layer.channels,))
+    for name, shape in zip(names, shapes, strict=True):
+        if name not in state or tuple(state[name].shape) != shape:
+            found = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
+            raise WeightsError(
+                f"weights of {layer.name}: {name} {found}, {shape} is needed; are they another model's?"
+            )
+    kernel_OIHW, bias_O = (state[name].to(device=device, dtype=dtype) for name in names)
+    layout = torch.channels_last
+    return Convolution(
+        layer,
+        kernel_OIHW.contiguous(memory_format=layout),
+        bias_O.contiguous(),
+        kernel_OIHW.flip(2, 3).transpose(0, 1).contiguous(memory_format=layout),
+    )

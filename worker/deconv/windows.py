@@ -1,0 +1,163 @@
+"""The way down for single activations, on their receptive fields only.
+
+Without bias, what a single activation brings is exactly zero outside the places that its kernels reach,
+so only those are computed: first one pixel, then a 3 x 3 slice of a kernel, then a window that grows by
+one place a convolution and doubles at each unpooling, clipped at the image's edge. Bit for bit this is
+what the whole map would give. Windows of all images, units and layers that lie alike travel together.
+Source: Zeiler & Fergus (arXiv 1311.2901), section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.deconv import switches
+from worker.deconv.forward import Forward
+from worker.deconv.geometry import Box, Padding, Size
+from worker.deconv.selection import Seed
+from worker.deconv.trunk import Convolution, Trunk, convolve
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Signals of several seeds on boxes of one size: `signal_NCHW[i]` is seed `seeds[i]`'s, on `boxes[i]`.
+
+    All boxes have the same distance to the map's edges as far as the coming convolutions can tell.
+    """
+
+    signal_NCHW: Tensor
+    boxes: tuple[Box, ...]
+    seeds: tuple[int, ...]
+
+
+def project_windows(
+    trunk: Trunk, seeds: Sequence[Seed], up: Forward, batch_elements: int
+) -> Iterator[tuple[int, Box, Tensor]]:
+    """Project single activations: yields (index of the seed, box in pixels, pixels_CHW), in any order.
+
+    The box holds everything that is not zero. `batch_elements` bounds the values of one signal that
+    travels; it decides about speed and memory, never about the result.
+    """
+    entries: dict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
+    for index, seed in enumerate(seeds):
+        block, step, y, x = _entry(seed, up)
+        entries[block, step].append((index, y, x))
+    for (block, step), places in entries.items():
+        size = up.sizes[block - 1]
+        boxes = [Box(y, x, y + 1, x + 1) for _, y, x in places]
+        for group in _alike(boxes, size, step + 1):
+            for chunk in _chunks(trunk, block, [boxes[i] for i in group], group, batch_elements):
+                patch = _kernel_slices(
+                    trunk.blocks[block - 1].convolutions[step],
+                    [seeds[places[i][0]] for i in chunk],
+                    tuple(boxes[i] for i in chunk),
+                    tuple(places[i][0] for i in chunk),
+                    size,
+                )
+                yield from _descend(trunk, block, step - 1, patch, seeds, up, batch_elements)
+
+
+def _descend(
+    trunk: Trunk, block: int, step: int, patch: Patch, seeds: Sequence[Seed], up: Forward, batch_elements: int
+) -> Iterator[tuple[int, Box, Tensor]]:
+    """Carry a patch below convolution `step` of `block` (-1: the block's input) to the pixels."""
+    for convolution in reversed(trunk.blocks[block - 1].convolutions[: step + 1]):
+        patch = _transposed(convolution, patch, up.sizes[block - 1])
+    if block == 1:
+        for row, index in enumerate(patch.seeds):
+            yield index, patch.boxes[row], patch.signal_NCHW[row]
+        return
+    below = trunk.blocks[block - 2]
+    size = up.sizes[block - 2]
+    boxes = [box.unpooled() for box in patch.boxes]
+    for group in _alike(boxes, size, len(below.convolutions)):
+        for chunk in _chunks(trunk, block - 1, [boxes[i] for i in group], group, batch_elements):
+            part = _unpooled(patch, chunk, seeds, up.switches_NCHW[block - 1])
+            yield from _descend(
+                trunk, block - 1, len(below.convolutions) - 1, part, seeds, up, batch_elements
+            )
+
+
+def _entry(seed: Seed, up: Forward) -> tuple[int, int, int, int]:
+    """Where a seed enters: block, convolution within it, and the place on that convolution's output."""
+    layer = seed.spec.layer
+    if layer.kind == "pool":
+        switch = int(up.switches_NCHW[layer.block][seed.image, seed.unit, seed.y, seed.x])
+        y, x = switches.position_of((seed.y, seed.x), switch)
+        return layer.block, layer.step, y, x
+    return layer.block, layer.step, seed.y, seed.x
+
+
+def _kernel_slices(
+    convolution: Convolution,
+    seeds: Sequence[Seed],
+    boxes: tuple[Box, ...],
+    indices: tuple[int, ...],
+    size: Size,
+) -> Patch:
+    """The first step down: a single activation times its unit's kernel, clipped at the map's edge."""
+    kernel_OIHW = convolution.kernel_OIHW
+    units_N = torch.tensor([seed.unit for seed in seeds], device=kernel_OIHW.device)
+    activation_N = torch.tensor(
+        [seed.activation for seed in seeds], device=kernel_OIHW.device, dtype=kernel_OIHW.dtype
+    )
+    signal_NCHW = kernel_OIHW.index_select(0, units_N).mul_(activation_N[:, None, None, None])
+    if convolution.layer.index > 0:
+        signal_NCHW.relu_()
+    grown = tuple(box.grown(size) for box in boxes)
+    top, left = grown[0].top - boxes[0].top + 1, grown[0].left - boxes[0].left + 1
+    signal_NCHW = signal_NCHW[:, :, top : top + grown[0].height, left : left + grown[0].width]
+    return Patch(signal_NCHW.contiguous(memory_format=torch.channels_last), grown, indices)
+
+
+def _transposed(convolution: Convolution, patch: Patch, size: Size) -> Patch:
+    """One convolution down, and the ReLU below it (none below the first: pixels are signed)."""
+    grown = tuple(box.grown(size) for box in patch.boxes)
+    padding = Padding.between(patch.boxes[0], grown[0])
+    signal_NCHW = convolve(patch.signal_NCHW, convolution.back_OIHW, None, padding)
+    if convolution.layer.index > 0:
+        signal_NCHW.relu_()
+    return Patch(signal_NCHW, grown, patch.seeds)
+
+
+def _unpooled(patch: Patch, rows: Sequence[int], seeds: Sequence[Seed], switches_NCHW: Tensor) -> Patch:
+    """Unpool some of a patch's windows, each through its own image's switches at its own place."""
+    cut = [
+        switches_NCHW[seeds[patch.seeds[i]].image, :, box.top : box.bottom, box.left : box.right]
+        for i, box in ((i, patch.boxes[i]) for i in rows)
+    ]
+    signal_NCHW = patch.signal_NCHW
+    if len(rows) < len(patch.seeds):
+        signal_NCHW = signal_NCHW[torch.tensor(rows, device=signal_NCHW.device)]
+    box = Box(0, 0, patch.boxes[0].height, patch.boxes[0].width)
+    return Patch(
+        switches.unpool(signal_NCHW, torch.stack(cut), box, box.unpooled()),
+        tuple(patch.boxes[i].unpooled() for i in rows),
+        tuple(patch.seeds[i] for i in rows),
+    )
+
+
+def _alike(boxes: Sequence[Box], size: Size, reach: int) -> list[list[int]]:
+    """Group boxes that have one shape and, `reach` convolutions on, are clipped alike at every edge."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, box in enumerate(boxes):
+        edges = (box.top, box.left, size.height - box.bottom, size.width - box.right)
+        groups[(box.height, box.width, *(min(edge, reach) for edge in edges))].append(index)
+    return list(groups.values())
+
+
+def _chunks(
+    trunk: Trunk, block: int, boxes: Sequence[Box], group: Sequence[int], batch_elements: int
+) -> Iterator[list[int]]:
+    """Cut a group so that its largest signal within the block stays under `batch_elements` values."""
+    reach = 2 * len(trunk.blocks[block - 1].convolutions)
+    channels = trunk.blocks[block - 1].pool.channels
+    elements = channels * (boxes[0].height + reach) * (boxes[0].width + reach)
+    n = max(1, batch_elements // elements)
+    for start in range(0, len(group), n):
+        yield list(group[start : start + n])

@@ -1,0 +1,101 @@
+"""The one step on the device: a batch forward and back, smaller if the memory does not hold it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.contract.errors import DeconvoyError, DeviceError
+from worker.contract.specs import LayerSpec
+from worker.pipeline.batches import BatchSizes
+from worker.pipeline.engine import Engine, Reconstruction
+from worker.pipeline.loading import Loaded
+from worker.pipeline.stages import Stages
+
+# How torch says it on a CPU, and how cuBLAS and cuDNN say it on a GPU: as a plain RuntimeError.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An image with all its reconstructions: by spec as the job has them, then by unit."""
+
+    image: Loaded
+    reconstructions: Sequence[Reconstruction]
+    seconds: float
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the reconstructions hold."""
+        return sum(4 * reconstruction.pixels_CHW.numel() for reconstruction in self.reconstructions)
+
+
+@dataclass(frozen=True)
+class Projector:
+    """The network with what is asked of it: `specs`, in batches of `sizes`, its time in `stages`."""
+
+    engine: Engine
+    specs: Sequence[LayerSpec]
+    sizes: BatchSizes
+    stages: Stages
+
+    def project(self, images: Sequence[Loaded]) -> Iterator[Computed]:
+        """Project `images`, all of one size, in parts that `sizes` allows; out of memory halves it.
+
+        Raises DeviceError if a single image does not fit.
+        """
+        height, width = images[0].height, images[0].width
+        n_done = 0
+        while n_done < len(images):
+            part = images[n_done : n_done + self.sizes.of(height, width)]
+            with self.stages.measure("compute") as timer:
+                by_image = self._try(part)
+            if by_image is None:
+                if len(part) == 1:
+                    raise DeviceError(
+                        f"out of memory on {self.engine.device} with one image of {width} x {height} pixels "
+                        f"({part[0].entry.image}); use a smaller --size, or --resize fit instead of native"
+                    )
+                self.sizes.halve(len(part), height, width)
+                continue
+            for image, reconstructions in zip(part, by_image, strict=True):
+                yield Computed(image, reconstructions, timer.seconds / len(part))
+            n_done += len(part)
+
+    def _try(self, images: Sequence[Loaded]) -> list[list[Reconstruction]] | None:
+        """The reconstructions of each image, or None if the memory did not hold them."""
+        import torch
+
+        try:
+            images_NHWC = torch.from_numpy(np.stack([image.pixels_HWC for image in images]))
+            reconstructions = self.engine.project(self.engine.normalise(images_NHWC), self.specs)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+                words in str(error).lower() for words in _OUT_OF_MEMORY
+            ):
+                raise
+        else:
+            return _by_image(reconstructions, len(images), self.specs)
+        # Only here, outside the handler, is the traceback gone that kept the network's tensors alive.
+        gc.collect()
+        if self.engine.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def _by_image(
+    reconstructions: Sequence[Reconstruction], n_images: int, specs: Sequence[LayerSpec]
+) -> list[list[Reconstruction]]:
+    """Cut the engine's list by image, and hold it to its promise of number and order."""
+    expected = [(image, spec) for image in range(n_images) for spec in specs for _ in range(spec.n_results)]
+    got = [(reconstruction.image, reconstruction.spec) for reconstruction in reconstructions]
+    if got != expected:
+        raise DeconvoyError(
+            f"the network gave {len(got)} reconstructions in another order or number than the "
+            f"{len(expected)} asked; this is a fault of the network's code"
+        )
+    per_image = len(expected) // n_images
+    return [list(reconstructions[n * per_image : (n + 1) * per_image]) for n in range(n_images)]

@@ -1,0 +1,74 @@
+"""How a reconstruction is drawn and stored, and how the preprocessed image is kept beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from worker.contract.jobs import PictureFormat
+
+_ZERO = 128
+_HALF_RANGE = 127
+_INPUT_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded reconstruction. `scale`: see `display`; `sha256` is that of `data`, in hex."""
+
+    data: bytes
+    sha256: str
+    scale: float
+
+
+def display(
+    pixels_CHW: npt.NDArray[np.float32], pixel_std_C: Sequence[float]
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Draw a reconstruction: uint8 RGB HWC, and the scale it is drawn with.
+
+    Each channel times `pixel_std_C` is in units of 0-255 pixels. `scale` is the largest absolute value
+    there, drawn as full black (1) or white (255); zero is mid-grey (128) always. NaN and infinities are
+    drawn as zero and do not count for the scale; a picture of zeros alone is flat grey with scale 0.
+    """
+    # float64: a value near float32's limit must not become infinite by the multiplication.
+    values_CHW = pixels_CHW.astype(np.float64) * np.asarray(pixel_std_C, dtype=np.float64)[:, None, None]
+    values_CHW[~np.isfinite(values_CHW)] = 0.0
+    scale = float(np.abs(values_CHW).max(initial=0.0))
+    if scale > 0:
+        values_CHW /= scale
+    drawn_CHW = np.rint(_ZERO + _HALF_RANGE * values_CHW).astype(np.uint8)
+    return np.ascontiguousarray(drawn_CHW.transpose(1, 2, 0)), scale
+
+
+def encode(
+    pixels_CHW: npt.NDArray[np.float32], pixel_std_C: Sequence[float], picture_format: PictureFormat
+) -> Picture:
+    """Encode a reconstruction (float32, network-input units).
+
+    `png` and `webp` hold it as `display` draws it, without loss; `npy` holds the float32 CHW values
+    themselves.
+    """
+    drawn_HWC, scale = display(pixels_CHW, pixel_std_C)
+    buffer = io.BytesIO()
+    match picture_format:
+        case "png":
+            Image.fromarray(drawn_HWC).save(buffer, "PNG", compress_level=1)
+        case "webp":
+            Image.fromarray(drawn_HWC).save(buffer, "WEBP", lossless=True, method=0, quality=0)
+        case "npy":
+            np.save(buffer, np.ascontiguousarray(pixels_CHW, dtype=np.float32), allow_pickle=False)
+    data = buffer.getvalue()
+    return Picture(data, hashlib.sha256(data).hexdigest(), scale)
+
+
+def encode_input(pixels_HWC: npt.NDArray[np.uint8]) -> bytes:
+    """The preprocessed image as JPEG, for people to look at."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HWC).save(buffer, "JPEG", quality=_INPUT_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,37 @@
+"""Celery's doorway: each task hands its message to the runtime. No logic here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from celery.signals import task_failure
+
+from worker.contract import queue
+from worker.contract.errors import JobError, MessageError
+from worker.contract.jobs import ShardMessage
+from worker.runtime import process_runtime
+
+
+def work_on_shard(body: object = None, *_args: object, **_kwargs: object) -> None:
+    """Work on one shard."""
+    process_runtime().work(body)
+
+
+def record_death(
+    sender: Any = None, exception: BaseException | None = None, args: Any = (), **_: object
+) -> None:
+    """Publish what `work` itself could not: its process died or ran out of time, or there is a bug."""
+    if getattr(sender, "name", None) != queue.TASK_SHARD:
+        return
+    try:
+        message = ShardMessage.from_body(args[0] if args else None)
+    except MessageError:
+        return
+    error = JobError(f"shard {message.shard} was given up: {exception!r}; see the worker's log")
+    process_runtime().record_failure(message, error)
+
+
+# `max_retries` counts the deaths of its process that a shard is forgiven.
+shard = shared_task(name=queue.TASK_SHARD, max_retries=2, default_retry_delay=1)(work_on_shard)
+task_failure.connect(record_death)
