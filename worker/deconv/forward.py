@@ -65,19 +65,21 @@ def _through_block(
     )
     # Rows are even in number, so that no 2 x 2 pool is cut in two.
     rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
-    kept = _Collected(n, size, one_piece=rows >= size.height)
-    pooled = _Collected(n, pooled_size, one_piece=rows >= size.height)
+    kept = Collected(n, size, one_piece=rows >= size.height)
+    pooled = Collected(n, pooled_size, one_piece=rows >= size.height)
     for band in row_bands(size, rows):
         box = _grown(band, size, depth)
         signal_NCHW = x_NCHW[:, :, box.top : box.bottom]
         for conv in block.convolutions[:depth]:
             # What is left to do decides how many rows of this map are still needed.
             out = _grown(band, size, depth - 1 - conv.layer.step)
-            signal_NCHW = convolve(signal_NCHW, conv.kernel_OIHW, conv.bias_O, Padding.between(box, out))
+            signed = conv.layer.index in inside
+            padding = Padding.between(box, out)
+            signal_NCHW = convolve(signal_NCHW, conv.kernel_OIHW, conv.bias_O, padding, rectify=not signed)
             box = out
-            if conv.layer.index in inside:
-                kept.add(conv.layer.index, signal_NCHW.clone(), box, band)
-            signal_NCHW.relu_()
+            if signed:
+                kept.add(conv.layer.index, signal_NCHW, box, band)
+                signal_NCHW = signal_NCHW.relu()
             if conv.layer.index + 1 in inside:
                 kept.add(conv.layer.index + 1, signal_NCHW, box, band)
         if runs_to_pool:
@@ -95,7 +97,7 @@ def _through_block(
     return pooled.maps[0]
 
 
-class _Collected:
+class Collected:
     """Whole maps, put together from bands; the only band is taken as it is."""
 
     def __init__(self, n: int, size: Size, *, one_piece: bool) -> None:

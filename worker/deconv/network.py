@@ -21,8 +21,8 @@ from worker.deconv.trunk import Trunk
 from worker.deconv.weights import Normalisation, Weights, WeightsInfo, load_weights
 from worker.deconv.windows import project_windows
 
-BAND_ELEMENTS = 2**26
-"""Values of one feature map that are held inside a block: 256 MiB in float32."""
+BAND_ELEMENTS = 2**24
+"""Values of one feature map that are held inside a block: 64 MiB in float32."""
 
 WINDOW_ELEMENTS = 2**22
 """Values of one signal of windows that travel together: 16 MiB in float32."""

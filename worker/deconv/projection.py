@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worker.deconv import switches
-from worker.deconv.forward import Forward
+from worker.deconv.forward import Collected, Forward
 from worker.deconv.geometry import Box, Padding, row_bands
 from worker.deconv.trunk import Block, Convolution, Trunk, convolve
 
@@ -54,7 +54,7 @@ def _down_block(
         depth = (max(own) - convolutions[0].layer.index) // 2 + 1
     n = sum(seed.shape[0] for seed in own.values()) + (0 if above_NCHW is None else above_NCHW.shape[0])
     rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
-    pixels_NCHW: list[Tensor] = []
+    out = Collected(n, size, one_piece=rows >= size.height)
     for band in row_bands(size, rows):
         boxes = [band]
         for _ in range(depth):
@@ -65,12 +65,10 @@ def _down_block(
             signals += _joining(own, convolution, boxes[step])
             signal_NCHW = torch.cat(signals) if len(signals) > 1 else signals[0]
             padding = Padding.between(boxes[step], boxes[step - 1])
-            signal_NCHW = convolve(signal_NCHW, convolution.back_OIHW, None, padding)
-            if convolution.layer.index > 0:
-                signal_NCHW.relu_()
-            signals = [signal_NCHW]
-        pixels_NCHW += signals
-    return torch.cat(pixels_NCHW, dim=2) if len(pixels_NCHW) > 1 else pixels_NCHW[0]
+            below = convolution.layer.index > 0  # under the first convolution there is no ReLU
+            signals = [convolve(signal_NCHW, convolution.back_OIHW, None, padding, rectify=below)]
+        out.add(0, signals[0], band, band)
+    return out.maps[0]
 
 
 def _unpool_band(block: Block, pooled_NCHW: Tensor, up: Forward, wanted: Box) -> Tensor:

@@ -17,6 +17,8 @@ from worker.contract.architectures import Layer, layers_of
 from worker.contract.errors import WeightsError
 from worker.deconv.geometry import Padding
 
+_ONEDNN_CONVOLUTION = torch.ops.mkldnn._convolution_pointwise
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -69,8 +71,13 @@ class Trunk:
         return self.blocks[0].convolutions[0].kernel_OIHW.dtype
 
 
-def convolve(x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding: Padding) -> Tensor:
-    """A 3 x 3 convolution with exactly this padding: N, O, H + top + bottom - 2, W + left + right - 2."""
+def convolve(
+    x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding: Padding, *, rectify: bool
+) -> Tensor:
+    """A 3 x 3 convolution with exactly this padding, and a ReLU after it if `rectify`.
+
+    The result is N, O, H + top + bottom - 2, W + left + right - 2.
+    """
     if set(padding) == {1}:
         edge = [1, 1]
     else:
@@ -80,10 +87,12 @@ def convolve(x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding
         edge = [0, 0]
     if x_NCHW.device.type == "cpu":
         # conv2d hands small inputs to another kernel, with the same effect. Called by name, it is
-        # always the same one.
+        # always the same one; and this name does the ReLU while a value is still in a register.
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
-        return torch.mkldnn_convolution(x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1)
-    return F.conv2d(x_NCHW, kernel_OIHW, bias_O, padding=edge)
+        after = "relu" if rectify else "none"
+        return _ONEDNN_CONVOLUTION(x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1, after, [], "")
+    out_NCHW = F.conv2d(x_NCHW, kernel_OIHW, bias_O, padding=edge)
+    return out_NCHW.relu_() if rectify else out_NCHW
 
 
 def _convolution(

@@ -119,9 +119,8 @@ def _transposed(convolution: Convolution, patch: Patch, size: Size) -> Patch:
     """One convolution down, and the ReLU below it (none below the first: pixels are signed)."""
     grown = tuple(box.grown(size) for box in patch.boxes)
     padding = Padding.between(patch.boxes[0], grown[0])
-    signal_NCHW = convolve(patch.signal_NCHW, convolution.back_OIHW, None, padding)
-    if convolution.layer.index > 0:
-        signal_NCHW.relu_()
+    below = convolution.layer.index > 0
+    signal_NCHW = convolve(patch.signal_NCHW, convolution.back_OIHW, None, padding, rectify=below)
     return Patch(signal_NCHW, grown, patch.seeds)
 
 

@@ -1,12 +1,10 @@
-"""Reading and decoding ahead of the network, in threads, in the manifest's order."""
+"""Reading and decoding an image, in threads, ahead of the network."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ from worker.pipeline.decode import decode_image
 from worker.pipeline.preprocess import Geometry, preprocess
 from worker.pipeline.source import read_image
 from worker.pipeline.stages import Stages
+from worker.pipeline.threads import Pool
 
 
 @dataclass(frozen=True)
@@ -71,46 +70,40 @@ class _Source:
 class Loader:
     """Loads images with two pools of threads; an ImageError becomes a `Failed`, all else is raised."""
 
-    readers: Executor
-    decoders: Executor
+    readers: Pool[Any]
+    decoders: Pool[Any]
     preprocessing: Preprocessing
     limits: Limits
     stages: Stages
 
-    def load(self, entries: Sequence[ManifestEntry], n_ahead: int) -> Iterator[Future[Loaded | Failed]]:
-        """All images in order. Those whose turn has not come, at most `n_ahead`, are loaded meanwhile."""
-        ahead: deque[Future[Loaded | Failed]] = deque()
-        for position, entry in enumerate(entries):
-            reading = self.readers.submit(self._read, entry)
-            ahead.append(self.decoders.submit(self._decode, position, entry, reading))
-            if len(ahead) > n_ahead:
-                yield ahead.popleft()
-        while ahead:
-            yield ahead.popleft()
+    def submit(self, position: int, entry: ManifestEntry) -> None:
+        """Have an image loaded: a `Loaded` or a `Failed` will be a result of the crew."""
+        self.readers.submit(lambda: self._read(position, entry))
 
-    def _read(self, entry: ManifestEntry) -> _Source:
-        with self.stages.measure("read") as timer:
-            data = read_image(entry.image, self.limits.max_image_bytes)
-            sha256 = hashlib.sha256(data).hexdigest()
-        return _Source(data, sha256, timer.seconds)
-
-    def _decode(self, position: int, entry: ManifestEntry, reading: Future[_Source]) -> Loaded | Failed:
-        sha256 = None
+    def _read(self, position: int, entry: ManifestEntry) -> Failed | None:
         try:
-            # Both pools take images in the same order, so this waits for no image behind its own.
-            source = reading.result()
-            sha256 = source.sha256
+            with self.stages.measure("read") as timer:
+                data = read_image(entry.image, self.limits.max_image_bytes)
+                sha256 = hashlib.sha256(data).hexdigest()
+        except ImageError as error:
+            return Failed(position, entry, error, None)
+        source = _Source(data, sha256, timer.seconds)
+        self.decoders.submit(lambda: self._decode(position, entry, source))
+        return None
+
+    def _decode(self, position: int, entry: ManifestEntry, source: _Source) -> Loaded | Failed:
+        try:
             with self.stages.measure("decode") as timer:
                 photograph = decode_image(source.data, self.limits.max_image_pixels)
                 preprocessed = preprocess(photograph.rgb, self.preprocessing)
         except ImageError as error:
-            return Failed(position, entry, error, sha256)
+            return Failed(position, entry, error, source.sha256)
         return Loaded(
             position,
             entry,
             preprocessed.pixels_HWC,
             preprocessed.geometry,
             photograph.note,
-            sha256,
+            source.sha256,
             source.seconds + timer.seconds,
         )

@@ -16,6 +16,8 @@ from worker.contract.jobs import PictureFormat
 _ZERO = 128
 _HALF_RANGE = 127
 _INPUT_QUALITY = 90
+_SHARE_WITHIN_SCALE = 0.995
+"""By its single largest value a whole map's picture would be drawn almost grey: few values are extreme."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,19 @@ def display(
 ) -> tuple[npt.NDArray[np.uint8], float]:
     """Draw a reconstruction: uint8 RGB HWC, and the scale it is drawn with.
 
-    Each channel times `pixel_std_C` is in units of 0-255 pixels. `scale` is the largest absolute value
-    there, drawn as full black (1) or white (255); zero is mid-grey (128) always. NaN and infinities are
-    drawn as zero and do not count for the scale; a picture of zeros alone is flat grey with scale 0.
+    Each channel times `pixel_std_C` is in units of 0-255 pixels. `scale` is the absolute value there that
+    99.5 % of the values other than zero do not exceed; it is drawn as full black (1) or white (255), and
+    so is what lies beyond. Zero is mid-grey (128) always. NaN and infinities are drawn as zero and do not
+    count for the scale; a picture of zeros alone is flat grey with scale 0.
     """
     # float64: a value near float32's limit must not become infinite by the multiplication.
     values_CHW = pixels_CHW.astype(np.float64) * np.asarray(pixel_std_C, dtype=np.float64)[:, None, None]
     values_CHW[~np.isfinite(values_CHW)] = 0.0
-    scale = float(np.abs(values_CHW).max(initial=0.0))
+    sizes = np.abs(values_CHW[values_CHW != 0])
+    # "higher" picks a value that is there: of a window of a few pixels it is the largest.
+    scale = float(np.quantile(sizes, _SHARE_WITHIN_SCALE, method="higher")) if sizes.size else 0.0
     if scale > 0:
-        values_CHW /= scale
+        values_CHW = np.clip(values_CHW / scale, -1.0, 1.0)
     drawn_CHW = np.rint(_ZERO + _HALF_RANGE * values_CHW).astype(np.uint8)
     return np.ascontiguousarray(drawn_CHW.transpose(1, 2, 0)), scale
 

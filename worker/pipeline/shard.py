@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from worker.contract import keys, records
@@ -22,6 +19,7 @@ from worker.pipeline.compute import Projector
 from worker.pipeline.engine import Engine
 from worker.pipeline.loading import Failed, Limits, Loaded, Loader
 from worker.pipeline.stages import Stages
+from worker.pipeline.threads import Crew, crew
 from worker.pipeline.writing import Backlog, Writer, Written, failed_rows
 from worker.storage import Store
 
@@ -68,13 +66,20 @@ def run_shard(
         return ShardResult(shard, len(entries), _n_failed(store, record, specs), committed=False)
 
     stages = Stages()
-    with _thread_pools() as pools:
-        sizes = BatchSizes(job, engine.device.type)
+    threads: Crew[Loaded | Failed | Written]
+    with crew() as threads:
+        loader = Loader(
+            threads.pool("read", _READERS),
+            threads.pool("decode", _WORKING_THREADS),
+            job.request.preprocessing,
+            limits,
+            stages,
+        )
         writer = Writer(store, shard, job.request.format, engine.normalisation.pixel_std_C, stages)
-        projector = Projector(engine, specs, sizes, stages)
-        work = _Work(shard, projector, Backlog(pools.writers, writer), on_image)
-        loader = Loader(pools.readers, pools.decoders, job.request.preprocessing, limits, stages)
-        rows = work.rows(loader, entries)
+        backlog = Backlog(threads.pool("write", _WORKING_THREADS), writer)
+        projector = Projector(engine, specs, BatchSizes(job, engine.device.type), stages)
+        work = _Work(threads, loader, projector, backlog, on_image)
+        rows = work.rows(entries, shard)
     metadata = {
         records.STAGES_METADATA: stages.to_json(),
         records.WEIGHTS_METADATA: f"{engine.weights.name} {engine.weights.sha256}".encode(),
@@ -84,90 +89,76 @@ def run_shard(
     return ShardResult(shard, len(entries), work.n_failed, committed)
 
 
-@dataclass(frozen=True)
-class _Pools:
-    readers: ThreadPoolExecutor
-    decoders: ThreadPoolExecutor
-    writers: ThreadPoolExecutor
-
-
-@contextmanager
-def _thread_pools() -> Iterator[_Pools]:
-    """The shard's threads. At the end, however it comes, what waits is dropped and all have ended."""
-    pools = _Pools(
-        ThreadPoolExecutor(_READERS, "deconvoy-read"),
-        ThreadPoolExecutor(_WORKING_THREADS, "deconvoy-decode"),
-        ThreadPoolExecutor(_WORKING_THREADS, "deconvoy-write"),
-    )
-    all_pools = (pools.readers, pools.decoders, pools.writers)
-    try:
-        for pool, n_threads in zip(all_pools, (_READERS, _WORKING_THREADS, _WORKING_THREADS), strict=True):
-            _start(pool, n_threads)
-        yield pools
-    finally:
-        # First drop everything everywhere: a decoder waits for its reader.
-        for pool in all_pools:
-            pool.shutdown(wait=False, cancel_futures=True)
-        for pool in all_pools:
-            pool.shutdown(wait=True)
-
-
-def _start(pool: ThreadPoolExecutor, n_threads: int) -> None:
-    """Start all threads of `pool` while there is no work yet.
-
-    A pool forgets a thread, and so never joins it, if a signal's exception strikes while it starts:
-    later, in the middle of work, that would leave a thread behind that still writes.
-    """
-    go = threading.Event()
-    try:
-        for _ in range(n_threads):
-            pool.submit(go.wait)
-    finally:
-        go.set()
-
-
 class _Work:
     """The calling thread's part: takes images in order, batches, computes, and collects rows."""
 
     def __init__(
-        self, shard: int, projector: Projector, backlog: Backlog, on_image: Callable[[int, int], None]
+        self,
+        threads: Crew[Loaded | Failed | Written],
+        loader: Loader,
+        projector: Projector,
+        backlog: Backlog,
+        on_image: Callable[[int, int], None],
     ) -> None:
-        self._shard = shard
+        self._threads = threads
+        self._loader = loader
         self._projector = projector
         self._backlog = backlog
         self._on_image = on_image
+        self._ahead: dict[int, Loaded | Failed] = {}
         self._rows: dict[int, list[Row]] = {}
         self.n_failed = 0
 
-    def rows(self, loader: Loader, entries: Sequence[ManifestEntry]) -> Iterable[Row]:
+    def rows(self, entries: Sequence[ManifestEntry], shard: int) -> list[Row]:
         """Work through `entries`; the rows in their order, then by spec, then by unit."""
         batcher: Batcher[Loaded] = Batcher(self._projector.sizes)
-        for loading in loader.load(entries, self._projector.sizes.n_ahead):
-            with self._projector.stages.measure("wait"):
-                while not loading.done():
-                    self._collect(self._backlog.wait(loading))
-            outcome = loading.result()
+        for outcome in self._loaded(entries):
             if isinstance(outcome, Failed):
                 self.n_failed += 1
-                rows = failed_rows(outcome, self._projector.specs, self._shard)
-                self._collect([Written(outcome.position, rows)])
+                self._finish(outcome.position, failed_rows(outcome, self._projector.specs, shard))
                 continue
             for batch in batcher.add(outcome):
                 self._compute(batch)
         for batch in batcher.rest():
             self._compute(batch)
-        while self._backlog.futures:
-            self._collect(self._backlog.wait())
-        return [row for position in sorted(self._rows) for row in self._rows[position]]
+        while len(self._backlog):
+            self._take(self._threads.result())
+        return [row for position in range(len(entries)) for row in self._rows[position]]
+
+    def _loaded(self, entries: Sequence[ManifestEntry]) -> Iterator[Loaded | Failed]:
+        """All images in order; those behind the one that is given are loaded meanwhile."""
+        n_submitted = 0
+        for position in range(len(entries)):
+            while n_submitted < min(position + 1 + self._projector.sizes.n_ahead, len(entries)):
+                self._loader.submit(n_submitted, entries[n_submitted])
+                n_submitted += 1
+            self._take_what_is_done()
+            with self._projector.stages.measure("wait"):
+                while position not in self._ahead:
+                    self._take(self._threads.result())
+            yield self._ahead.pop(position)
 
     def _compute(self, batch: Sequence[Loaded]) -> None:
         for computed in self._projector.project(batch):
-            self._collect(self._backlog.put(computed))
+            self._take_what_is_done()
+            while not self._backlog.has_room_for(computed):
+                self._take(self._threads.result())
+            self._backlog.put(computed)
 
-    def _collect(self, written: Iterable[Written]) -> None:
-        for image in written:
-            self._rows[image.position] = image.rows
-            self._on_image(len(self._rows), self.n_failed)
+    def _take_what_is_done(self) -> None:
+        for result in self._threads.results_so_far():
+            self._take(result)
+
+    def _take(self, result: Loaded | Failed | Written) -> None:
+        if isinstance(result, Written):
+            self._backlog.remove(result)
+            self._finish(result.position, result.rows)
+        else:
+            self._ahead[result.position] = result
+
+    def _finish(self, position: int, rows: list[Row]) -> None:
+        self._rows[position] = rows
+        self._on_image(len(self._rows), self.n_failed)
 
 
 def _n_failed(store: Store, record: str, specs: Sequence[LayerSpec]) -> int:

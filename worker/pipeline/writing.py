@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from worker.pipeline.engine import Reconstruction
 from worker.pipeline.loading import Failed, Loaded
 from worker.pipeline.picture import Picture, encode, encode_input
 from worker.pipeline.stages import Stages
+from worker.pipeline.threads import Pool
 from worker.storage import Store
 
 MAX_IMAGES = 32
@@ -73,38 +73,27 @@ class Writer:
 class Backlog:
     """Images that are being written: bounded, so that a slow store slows the network down, not memory."""
 
-    def __init__(self, pool: Executor, writer: Writer) -> None:
+    def __init__(self, pool: Pool[Any], writer: Writer) -> None:
         self._pool = pool
         self._writer = writer
-        self._bytes_of: dict[Future[Written], int] = {}
+        self._bytes_of: dict[int, int] = {}
 
-    @property
-    def futures(self) -> set[Future[Written]]:
-        """What is under way."""
-        return set(self._bytes_of)
+    def __len__(self) -> int:
+        return len(self._bytes_of)
 
-    def put(self, computed: Computed) -> list[Written]:
-        """Have an image written; waits for room first. Gives what was finished meanwhile."""
-        finished = self.finished()
-        n_bytes = computed.n_bytes
-        while self._bytes_of and (
-            len(self._bytes_of) >= MAX_IMAGES or sum(self._bytes_of.values()) + n_bytes > MAX_BYTES
-        ):
-            finished += self.wait()
-        self._bytes_of[self._pool.submit(self._writer.write, computed)] = n_bytes
-        return finished
+    def has_room_for(self, computed: Computed) -> bool:
+        """Whether one more may wait. One image always may, however large."""
+        n_bytes = sum(self._bytes_of.values()) + computed.n_bytes
+        return not self._bytes_of or (len(self._bytes_of) < MAX_IMAGES and n_bytes <= MAX_BYTES)
 
-    def wait(self, other: Future[Any] | None = None) -> list[Written]:
-        """Wait until an image is written, or until `other` is done. Raises what a writer raised."""
-        wait({*self._bytes_of, *([other] if other else [])}, return_when=FIRST_COMPLETED)
-        return self.finished()
+    def put(self, computed: Computed) -> None:
+        """Have an image written: a `Written` will be a result of the crew."""
+        self._bytes_of[computed.image.position] = computed.n_bytes
+        self._pool.submit(lambda: self._writer.write(computed))
 
-    def finished(self) -> list[Written]:
-        """The images that were finished since the last call. Raises what a writer raised."""
-        done = [future for future in self._bytes_of if future.done()]
-        for future in done:
-            del self._bytes_of[future]
-        return [future.result() for future in done]
+    def remove(self, written: Written) -> None:
+        """The image is done with."""
+        del self._bytes_of[written.position]
 
 
 def failed_rows(failed: Failed, specs: Sequence[LayerSpec], shard: int) -> list[Row]:

@@ -1,0 +1,94 @@
+"""Threads that end, whatever strikes the thread that waits for them.
+
+A soft time limit and Ctrl-C raise an exception anywhere in the calling thread. concurrent.futures does
+not survive that: struck inside `wait` or `submit`, it keeps a lock that its threads then wait for, or
+forgets a thread. Here the calling thread shares nothing with the others but `SimpleQueue`, whose
+methods are single steps to Python, and every thread runs before there is work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class Crew(Generic[_Result]):
+    """Several pools of threads that hand their results to one calling thread."""
+
+    def __init__(self) -> None:
+        self._results: SimpleQueue[_Result | BaseException] = SimpleQueue()
+        self._pools: list[Pool[_Result]] = []
+        self._stopping = False
+
+    def pool(self, name: str, n_threads: int) -> Pool[_Result]:
+        """A pool of this crew. Only before there is work."""
+        tasks: SimpleQueue[Callable[[], _Result | None] | None] = SimpleQueue()
+        pool = Pool(tasks)
+        self._pools.append(pool)
+        for number in range(n_threads):
+            thread = threading.Thread(target=self._work, args=(tasks,), name=f"deconvoy-{name}-{number}")
+            thread.start()
+            pool.threads.append(thread)
+        return pool
+
+    def result(self) -> _Result:
+        """Wait for the next result of any pool. Raises what a task has raised."""
+        result = self._results.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def results_so_far(self) -> Iterator[_Result]:
+        """The results that need no waiting. Raises what a task has raised."""
+        while not self._results.empty():
+            yield self.result()
+
+    def stop(self) -> None:
+        """Drop all tasks that have not begun, and return when no thread is left."""
+        self._stopping = True
+        for pool in self._pools:
+            # One more than threads: one that was struck while it started is not in the list, but ends too.
+            for _ in range(len(pool.threads) + 1):
+                pool.tasks.put(None)
+        for pool in self._pools:
+            for thread in pool.threads:
+                thread.join()
+
+    def _work(self, tasks: SimpleQueue[Callable[[], _Result | None] | None]) -> None:
+        while (task := tasks.get()) is not None:
+            if self._stopping:
+                continue
+            try:
+                result = task()
+            except BaseException as error:  # noqa: BLE001 (handed to the calling thread, which raises it)
+                self._results.put(error)
+            else:
+                if result is not None:
+                    self._results.put(result)
+
+
+class Pool(Generic[_Result]):
+    """Some threads with one queue of tasks, taken in order."""
+
+    def __init__(self, tasks: SimpleQueue[Callable[[], _Result | None] | None]) -> None:
+        self.tasks = tasks
+        self.threads: list[threading.Thread] = []
+
+    def submit(self, task: Callable[[], _Result | None]) -> None:
+        """Have `task` done; what it returns, unless None, is a result of the crew. Any thread may ask."""
+        self.tasks.put(task)
+
+
+@contextmanager
+def crew() -> Iterator[Crew[_Result]]:
+    """A crew that is stopped at the end, however the end comes."""
+    threads: Crew[_Result] = Crew()
+    try:
+        yield threads
+    finally:
+        threads.stop()
