@@ -22,11 +22,13 @@ def _input(name: str, number: int, height: int, width: int) -> Tensor:
     return x_NCHW.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("name", ["hed", "random:3"])
+@pytest.mark.parametrize(
+    ("name", "height", "width"),
+    [("hed", *size) for size in SIZES] + [("random:3", *size) for size in (SIZES[1], SIZES[-1])],
+)
 def test_equals_the_slow_implementation_after_every_pool(name: str, height: int, width: int) -> None:
     x_NCHW = _input(name, height % 4, height, width)
-    specs = [f"{pool}:{selection}" for pool in POOLS for selection in ("all", "max", "top:3")]
+    specs = [f"{pool}:{selection}" for pool in POOLS for selection in ("all", "top:2")]
     results = net(name).project(x_NCHW, specs)
     for pool in POOLS:
         oracle = Oracle(weights(name).state, x_NCHW, layers_by_name()[pool].index)

@@ -1,6 +1,7 @@
 """Rows of the index: one for each image and layer spec (and unit), whatever became of it.
 
-The columns are a promise to readers (DuckDB, pandas, polars); `tests/unit/test_records.py` holds them.
+The columns are a promise to readers (DuckDB, pandas, polars); docs/index-columns.md explains each, and a
+test holds the two together.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Row:
 
     `activation` is the seed's value, `scale` the absolute value (in 0-255 pixel units) that is drawn
     as full black or white; `nonfinite` counts NaN and infinities in the reconstruction; `seconds` is
-    the image's share of its shard's time. What a failed row cannot know is None.
+    the time that its own stages took together. What a failed row cannot know is None.
     """
 
     image: str

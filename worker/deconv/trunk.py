@@ -90,7 +90,10 @@ def convolve(
         # always the same one; and this name does the ReLU while a value is still in a register.
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
         after = "relu" if rectify else "none"
-        return _ONEDNN_CONVOLUTION(x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1, after, [], "")
+        out_NCHW: Tensor = _ONEDNN_CONVOLUTION(
+            x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1, after, [], ""
+        )
+        return out_NCHW
     out_NCHW = F.conv2d(x_NCHW, kernel_OIHW, bias_O, padding=edge)
     return out_NCHW.relu_() if rectify else out_NCHW
 

@@ -1,0 +1,146 @@
+"""The command: parses, runs the parts, prints a table while it grows, writes bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from tests.bench import gpu, parts
+from tests.bench.setting import Setting
+from worker.contract.architectures import Layer, layers_by_name
+from worker.contract.errors import WeightsError
+from worker.deconv.weights import Weights, load_weights
+
+PARTS = ("units", "ten", "all", "forward")
+UNITS = (1, 8, 32, 128)
+POOLS = (1, 2, 3, 4, 5)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the chosen parts and write the record."""
+    options = _parser().parse_args(arguments)
+    weights = _weights(options.weights)
+    setting = Setting.of(weights, options.size, quick=options.quick, full=options.full)
+    pools = [layers_by_name()[f"pool{number}"] for number in options.pools]
+    header = setting.described()
+    _say("\n".join(f"{key:12} {value}" for key, value in header.items()))
+    notes = _notes(pools, options.units, options.full) if "units" in options.parts else []
+    _say(*notes, sep="\n")
+    _say(
+        f"\n{'part':8} {'case':24} {'against':18} {'ratio':>8}  {'min – max':>17} {'ours':>10} {'theirs':>10}"
+    )
+    rows = []
+    for row in _rows(setting, options.parts, pools, options.units):
+        _say(_line(row))
+        rows.append(asdict(row))
+    record = {"setting": header, "notes": notes, "rows": rows, "gpu": _gpu(setting)}
+    options.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    _say(f"\nwritten: {options.out}")
+
+
+def _rows(
+    setting: Setting, chosen: Sequence[str], pools: Sequence[Layer], counts: Sequence[int]
+) -> Iterator[parts.Row]:
+    by_name = {
+        "units": lambda: parts.units(setting, pools, counts),
+        "ten": lambda: parts.ten(setting),
+        "all": lambda: parts.whole_maps(setting, pools),
+        "forward": lambda: parts.pass_up(setting),
+    }
+    return chain.from_iterable(by_name[name]() for name in PARTS if name in chosen)
+
+
+def _gpu(setting: Setting) -> dict[str, object]:
+    if not torch.cuda.is_available():
+        _say("\nGPU: not run, torch sees none here")
+        return {"run": False, "reason": "torch sees no GPU here"}
+    rates = [asdict(rate) for rate in gpu.rates(setting)]
+    _say(*rates, sep="\n")
+    return {"run": True, "rates": rates}
+
+
+def _notes(pools: Sequence[Layer], counts: Sequence[int], full: bool) -> list[str]:
+    notes = [
+        f"{pool.name} has {pool.channels} units: {count} an image is left out"
+        for pool in pools
+        for count in counts
+        if count > pool.channels
+    ]
+    if not full:
+        notes.append(
+            f"baselines cost the same for every unit: {parts.MEASURED_UNITS} an image are measured and "
+            "multiplied out, the shared forward pass counted once; --full runs them all"
+        )
+    return notes
+
+
+def _line(row: parts.Row) -> str:
+    ratio = row.ratio
+    spread = f"{ratio.lowest:.2f} – {ratio.highest:.2f}"
+    return (
+        f"{row.part:8} {row.case:24} {row.against:18} {ratio.median:8.2f}  {spread:>17} "
+        f"{ratio.ours_s:8.3f} s {ratio.baseline_s:8.3f} s"
+    )
+
+
+def _weights(name: str | None) -> Weights:
+    if name is not None:
+        return load_weights(name)
+    try:
+        return load_weights("hed")
+    except WeightsError as error:
+        _say(f"weights hed are not at hand, random:0 instead: {error}")
+        return load_weights("random:0")
+
+
+def _part(text: str) -> str:
+    # Not `choices`: with nargs="*" argparse holds the default against them too.
+    if text not in PARTS:
+        raise argparse.ArgumentTypeError(f"no part is called {text!r}: choose from {', '.join(PARTS)}")
+    return text
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _pools(text: str) -> tuple[int, ...]:
+    numbers = _numbers(text)
+    if not set(numbers) <= set(POOLS):
+        raise argparse.ArgumentTypeError("pools are numbered 1 to 5")
+    return numbers
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        type=_part,
+        default=PARTS,
+        help=f"which of {', '.join(PARTS)}; all if none is named",
+    )
+    parser.add_argument("--units", type=_numbers, default=UNITS, help="units an image: 1,8,32,128")
+    parser.add_argument("--pools", type=_pools, default=POOLS, help="which pools: 1,2,3,4,5")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images in pixels")
+    parser.add_argument(
+        "--weights", help="hed (random:0 where it cannot be had), imagenet, random:SEED, a file"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--full", action="store_true", help="run baselines for every unit")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the record goes")
+    return parser
+
+
+def _say(*lines: object, sep: str = " ") -> None:
+    print(*lines, sep=sep, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
