@@ -30,13 +30,15 @@ MAX_DIFFERENCE = 1e-3
 
 @dataclass(frozen=True)
 class Row:
-    """One ratio. `difference` is the largest relative one between the results of the two sides."""
+    """One ratio. `difference` is the largest relative one between the results of the two sides;
+    None for a floor, which has no result to compare.
+    """
 
     part: str
     case: str
     against: str
     ratio: Ratio
-    difference: float
+    difference: float | None
     units: int | None = None
     baseline_units_measured: int | None = None
 
@@ -102,7 +104,7 @@ def whole_maps(setting: Setting, pools: Sequence[Layer]) -> Iterator[Row]:
             if ours().shape != floor().shape:
                 raise Disagreement(f"{pool.name}:all and its floor end in different shapes")
             ratio = contest(ours, floor, "floor", quick=setting.quick)
-        yield Row("all", f"{pool.name}:all", "bare convolutions", ratio, 0.0)
+        yield Row("all", f"{pool.name}:all", "bare convolutions", ratio, None)
 
 
 def pass_up(setting: Setting) -> Iterator[Row]:

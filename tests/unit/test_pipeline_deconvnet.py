@@ -43,8 +43,8 @@ def test_a_shard_stores_what_the_real_network_gives(tmp_path: Path) -> None:
         assert row["image"] == str(paths[reconstruction.image])
         assert row["spec"] == str(reconstruction.spec)
         assert (row["unit"], row["y"], row["x"]) == (reconstruction.unit, reconstruction.y, reconstruction.x)
-        window = reconstruction.window
-        assert [row["left"], row["top"], row["right"], row["bottom"]] == list(window)
+        for side in ("left", "top", "right", "bottom"):
+            assert row[side] == getattr(reconstruction.window, side)
         # Near-ties in max-pooling may fall the other way from one run to the next.
         stored_CHW = np.load(io.BytesIO(store.read(row["key"])))
         scale = max(float(reconstruction.pixels_CHW.abs().max()), 1e-12)

@@ -21,7 +21,10 @@ _CONVS_PER_BLOCK = {
 }
 _CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
 
-MODELS = tuple(_CONVS_PER_BLOCK)
+BATCH_NORM_SUFFIX = "_bn"
+MODELS = tuple(name + suffix for suffix in ("", BATCH_NORM_SUFFIX) for name in _CONVS_PER_BLOCK)
+"""A model with batch norm has the layers of the one without: each norm is folded into its convolution."""
+
 DEFAULT_MODEL = "vgg16"
 MIN_IMAGE_SIZE = 32
 """Height and width from which five 2 x 2 pools leave at least one place."""
@@ -52,7 +55,7 @@ def layers_of(model: str = DEFAULT_MODEL) -> tuple[Layer, ...]:
     """All layers of `model`'s trunk in forward order. `model` is one of `MODELS` (else KeyError)."""
     layers: list[Layer] = []
     channels = 3
-    for block, n_convs in enumerate(_CONVS_PER_BLOCK[model], start=1):
+    for block, n_convs in enumerate(_CONVS_PER_BLOCK[model.removesuffix(BATCH_NORM_SUFFIX)], start=1):
         stride = 2 ** (block - 1)
         for conv in range(1, n_convs + 1):
             in_channels, channels = channels, _CHANNELS_PER_BLOCK[block - 1]

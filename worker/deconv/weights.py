@@ -23,6 +23,7 @@ from torch import Tensor
 
 from worker.contract.architectures import DEFAULT_MODEL, layers_of
 from worker.contract.errors import WeightsError
+from worker.deconv.batch_norm import fold_batch_norm, has_batch_norm
 
 DEFAULT_CACHE_DIR = Path("~/.cache/deconvoy")
 
@@ -82,7 +83,7 @@ def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None =
         return _hed(cache_dir)
     if name.startswith("random:"):
         return random_weights(name.removeprefix("random:"), model)
-    return _file(Path(name).expanduser())
+    return _file(Path(name).expanduser(), model)
 
 
 def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:
@@ -119,7 +120,7 @@ def _imagenet(model: str) -> Weights:
         ) from error
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(enum.url).name
     return Weights(
-        _trunk_of(state, "imagenet"),
+        _trunk_of(state, "imagenet", model),
         IMAGENET,
         WeightsInfo("imagenet", _sha256(file), f"torchvision {model} IMAGENET1K_V1"),
     )
@@ -183,7 +184,7 @@ def _download_hed(path: Path) -> None:
         ) from error
 
 
-def _file(path: Path) -> Weights:
+def _file(path: Path, model: str) -> Weights:
     try:
         if path.suffix == ".safetensors":
             from safetensors import SafetensorError
@@ -208,16 +209,17 @@ def _file(path: Path) -> Weights:
             "save the state dict alone: torch.save(model.state_dict(), path)"
         ) from error
     return Weights(
-        _trunk_of(state, str(path)), IMAGENET, WeightsInfo(str(path), sha256, "a file of the user's")
+        _trunk_of(state, str(path), model), IMAGENET, WeightsInfo(str(path), sha256, "a file of the user's")
     )
 
 
-def _trunk_of(state: object, where: str) -> dict[str, Tensor]:
-    """The `features` part of a VGG state dict, or the dict itself if it is that part already."""
+def _trunk_of(state: object, where: str, model: str) -> dict[str, Tensor]:
+    """The `features` part of a VGG state dict, or the dict itself if it is that part; norms folded in."""
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"weights {where} are no state dict: save model.state_dict() alone")
     prefixed = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
-    return prefixed or dict(state)
+    trunk = prefixed or dict(state)
+    return fold_batch_norm(trunk, model) if has_batch_norm(trunk) else trunk
 
 
 def _sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from worker.pipeline.compute import Projector
 from worker.pipeline.engine import Engine
 from worker.pipeline.loading import Failed, Limits, Loaded, Loader
 from worker.pipeline.stages import Stages
-from worker.pipeline.threads import Crew, crew
+from worker.pipeline.threads import Crew
 from worker.pipeline.writing import Backlog, Writer, Written, failed_rows
 from worker.storage import Store
 
@@ -66,8 +66,7 @@ def run_shard(
         return ShardResult(shard, len(entries), _n_failed(store, record, specs), committed=False)
 
     stages = Stages()
-    threads: Crew[Loaded | Failed | Written]
-    with crew() as threads:
+    with Crew[Loaded | Failed | Written]() as threads:
         loader = Loader(
             threads.pool("read", _READERS),
             threads.pool("decode", _WORKING_THREADS),

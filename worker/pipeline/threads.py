@@ -1,29 +1,41 @@
 """Threads that end, whatever strikes the thread that waits for them.
 
-A soft time limit and Ctrl-C raise an exception anywhere in the calling thread. concurrent.futures does
-not survive that: struck inside `wait` or `submit`, it keeps a lock that its threads then wait for, or
-forgets a thread. Here the calling thread shares nothing with the others but `SimpleQueue`, whose
-methods are single steps to Python, and every thread runs before there is work.
+A soft time limit and Ctrl-C raise an exception anywhere in the calling thread. concurrent.futures is
+not made for that: struck inside `submit` it forgets a thread that it has started, and struck inside
+`wait` it keeps locks that its threads need. Here the calling thread shares nothing with the others but
+`SimpleQueue`, whose methods are single steps to Python, and every thread runs before there is work.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import Generic, TypeVar
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Generic, Self, TypeVar
+
+_WAKE_S = 0.5
+"""How long a signal may go unnoticed while the calling thread waits."""
 
 _Result = TypeVar("_Result")
 
 
 class Crew(Generic[_Result]):
-    """Several pools of threads that hand their results to one calling thread."""
+    """Several pools of threads that hand their results to one calling thread.
+
+    As a context it is stopped at the end, however the end comes.
+    """
 
     def __init__(self) -> None:
         self._results: SimpleQueue[_Result | BaseException] = SimpleQueue()
         self._pools: list[Pool[_Result]] = []
         self._stopping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def pool(self, name: str, n_threads: int) -> Pool[_Result]:
         """A pool of this crew. Only before there is work."""
@@ -38,7 +50,11 @@ class Crew(Generic[_Result]):
 
     def result(self) -> _Result:
         """Wait for the next result of any pool. Raises what a task has raised."""
-        result = self._results.get()
+        while True:
+            # A signal that comes just before the lock is taken does not break the wait: so look up at times.
+            with suppress(Empty):
+                result = self._results.get(timeout=_WAKE_S)
+                break
         if isinstance(result, BaseException):
             raise result
         return result
@@ -82,13 +98,3 @@ class Pool(Generic[_Result]):
     def submit(self, task: Callable[[], _Result | None]) -> None:
         """Have `task` done; what it returns, unless None, is a result of the crew. Any thread may ask."""
         self.tasks.put(task)
-
-
-@contextmanager
-def crew() -> Iterator[Crew[_Result]]:
-    """A crew that is stopped at the end, however the end comes."""
-    threads: Crew[_Result] = Crew()
-    try:
-        yield threads
-    finally:
-        threads.stop()
