@@ -129,13 +129,16 @@ def worker(gpus: str) -> None:
 @cli.command(short_help="What works here, and what to do about what does not.")
 @click.option("--out", metavar="FOLDER", help="Check that this folder can hold jobs.")
 @click.option("--weights", help="Check these weights.")
-def doctor(out: str | None, weights: str | None) -> int:
-    """Example: deconvoy doctor --out results --weights hed"""
+@click.option("--certify", is_flag=True, help="Measure what holds on this machine with --weights.")
+def doctor(out: str | None, weights: str | None, certify: bool) -> int:
+    """Example: deconvoy doctor --out results --weights hed --certify"""
     from producer.doctor import examine
 
-    findings = examine(out, weights)
+    if certify and weights is None:
+        raise click.UsageError("--certify needs --weights: say which weights to certify")
+    findings = examine(out, weights, certify=certify)
     for finding in findings:
-        click.echo(f"{'ok' if finding.ok else 'problem':8}{finding.subject:9}{finding.text}")
+        click.echo(f"{'ok' if finding.ok else 'problem':8}{finding.subject:10}{finding.text}")
     return 0 if all(finding.ok for finding in findings) else 1
 
 

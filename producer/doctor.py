@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from producer.broker import Broker
 from producer.local import find_server
 from producer.planning import resolve_weights
+from worker.contract.architectures import DEFAULT_MODEL
 from worker.contract.errors import ComponentError, DeconvoyError, StorageError
 from worker.contract.settings import Settings, load_settings
 from worker.storage import open_store
@@ -29,8 +31,10 @@ class Finding:
     text: str
 
 
-def examine(out: str | None, weights: str | None) -> list[Finding]:
+def examine(out: str | None, weights: str | None, *, certify: bool = False) -> list[Finding]:
     """Check everything that can be checked here; `out` and `weights` where they are given.
+
+    With `certify` and weights, also measure what `worker.deconv.certificate` describes.
 
     Raises SettingsError: without settings nothing else can be judged.
     """
@@ -44,6 +48,8 @@ def examine(out: str | None, weights: str | None) -> list[Finding]:
         checks.append(("store", lambda: _check_store(out)))
     if weights is not None:
         checks.append(("weights", lambda: _check_weights(weights)))
+        if certify:
+            checks.append(("certified", lambda: _certify(weights)))
     return [_finding(subject, check) for subject, check in checks]
 
 
@@ -82,18 +88,34 @@ def _check_weights(weights: str) -> str:
     return f"{ref.name}: sha256 {ref.sha256[:12]}…"
 
 
+def _certify(weights: str) -> str:
+    numbers = _ask_worker("worker.certify", resolve_weights(weights).name, DEFAULT_MODEL, "fp32")
+    return (
+        f"{numbers['precision']} on {numbers['device']} ({numbers['processor']}), torch {numbers['torch']}: "
+        f"zero in, zero out {numbers['zero_in_zero_out']:.1g}; "
+        f"fast against slow {numbers['fast_against_slow']:.1e}; "
+        f"windows against dense {numbers['windows_against_dense']:.1g}; "
+        f"activations again {numbers['activation_again']:.1g}"
+    )
+
+
 def _check_torch() -> str:
-    # In a process of its own: the producer never imports torch.
-    command = [sys.executable, "-P", "-m", "worker.runtime"]
+    machine = _ask_worker("worker.runtime")
+    gpus = ", ".join(machine["gpus"]) or f"no GPU, {machine['cpu_threads']} CPU threads"
+    return f"{machine['torch']}, {gpus}"
+
+
+def _ask_worker(module: str, *arguments: str) -> dict[str, Any]:
+    """The JSON that a module of the worker prints, in a process of its own: torch stays out of this one."""
+    command = [sys.executable, "-P", "-m", module, *arguments]
     try:
         ended = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, timeout=_TORCH_TIMEOUT_S, check=True
         )
-        machine = json.loads(ended.stdout)
+        answer: dict[str, Any] = json.loads(ended.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         raise ComponentError(
-            f"torch does not work here ({lines[-1] if lines else error}): pip install 'deconvoy[worker]'"
+            f"the worker does not work here ({lines[-1] if lines else error}): pip install 'deconvoy[worker]'"
         ) from error
-    gpus = ", ".join(machine["gpus"]) or f"no GPU, {machine['cpu_threads']} CPU threads"
-    return f"{machine['torch']}, {gpus}"
+    return answer

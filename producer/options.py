@@ -53,7 +53,13 @@ _JOB_OPTIONS = (
         help="How reconstructions are stored; npy holds the numbers themselves.",
     ),
     click.option("--layout", type=click.Choice(["files"]), default="files", show_default=True),
-    click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "tf32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="fp32 is the reference; tf32 needs an NVIDIA GPU.",
+    ),
     click.option(
         "--shard-size", type=click.IntRange(1, 100_000), help="Images a message. Default: by their cost."
     ),

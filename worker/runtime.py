@@ -73,6 +73,7 @@ class Runtime:
         self._live = Live(settings.redis_url)
         self._engine_key: tuple[str, str, str] | None = None
         self._engine: Deconvnet | None = None
+        self._certificate: bytes | None = None
 
     def work(self, body: object) -> None:
         """Do what one message asks. What cannot be done is logged and published, never raised.
@@ -114,12 +115,22 @@ class Runtime:
                 published_at = time.monotonic()
                 self._live.progress(job.id, message.shard, n_done, n_failed)
 
-        result = run_shard(store, job, message.shard, self._engine_for(job.request), limits, on_image)
+        engine = self._engine_for(job.request)
+        result = run_shard(store, job, message.shard, engine, limits, on_image)
         self._live.progress(job.id, message.shard, result.n_images, result.n_failed)
         logger.info(
             "job %s shard %d: %d images, %d failed", job.id, result.shard, result.n_images, result.n_failed
         )
-        finish_if_complete(store, job)
+        if finish_if_complete(store, job):
+            self._certify(store, engine)
+
+    def _certify(self, store: Store, engine: Deconvnet) -> None:
+        """Leave beside the job what holds on the machine that finished it; measured once a network."""
+        from worker.deconv import certify
+
+        if self._certificate is None:
+            self._certificate = json.dumps(certify(engine).to_dict(), indent=2).encode() + b"\n"
+        store.write(keys.CERTIFICATE, self._certificate)
 
     def _engine_for(self, request: Request) -> Deconvnet:
         """The network that the request names, loaded once. Raises WeightsError, DeviceError."""
@@ -128,7 +139,7 @@ class Runtime:
         wanted = (request.weights.name, request.model, request.precision)
         if self._engine is None or self._engine_key != wanted:
             # The old one goes first: two may not fit a GPU's memory.
-            self._engine = None
+            self._engine = self._certificate = None
             self._engine = Deconvnet.load(
                 request.weights.name,
                 model=request.model,
@@ -152,16 +163,20 @@ def process_runtime() -> Runtime:
     return Runtime(load_settings())
 
 
-def finish_if_complete(store: Store, job: Job) -> None:
-    """Write the index and the page, once no shard is missing. Doing it twice gives the same files."""
+def finish_if_complete(store: Store, job: Job) -> bool:
+    """Write the index and the page, once no shard is missing. Doing it twice gives the same files.
+
+    Returns whether no shard was missing.
+    """
     from worker.pipeline import compact, missing_shards, stage_seconds
     from worker.report import write_report
 
     if missing_shards(store, job):
-        return
+        return False
     table = compact(store, job)
     write_report(store, job, table, stage_seconds(store, job))
     logger.info("job %s: finished", job.id)
+    return True
 
 
 def _open_job(store: Store, message: ShardMessage) -> Job:

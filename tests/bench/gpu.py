@@ -12,7 +12,6 @@ from tests.bench.setting import N_IMAGES, Setting
 from worker.contract.architectures import layers_by_name, layers_of
 from worker.contract.specs import DEFAULT_SPECS
 from worker.deconv.forward import forward
-from worker.deconv.network import BAND_ELEMENTS
 from worker.deconv.projection import project_maps
 
 BATCH = 64
@@ -32,16 +31,17 @@ class Rate:
 def rates(setting: Setting) -> Iterator[Rate]:
     """Forward to pool5, `pool5:all` down, and the article's ten with all copies, in batches of 64."""
     trunk, pool5 = setting.net.trunk, layers_by_name()["pool5"]
+    band_elements = setting.net.budget.band_elements
     repeats = 3 if setting.quick else 10
     peak = _peak_flops(trunk.dtype, repeats)
     x_NCHW = setting.x_channels_last_NCHW.repeat(BATCH // N_IMAGES, 1, 1, 1)
     x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
     flops = 2 * _multiply_adds(x_NCHW.shape[2], x_NCHW.shape[3])
     with torch.inference_mode():
-        up = forward(trunk, x_NCHW, [pool5], BAND_ELEMENTS)
+        up = forward(trunk, x_NCHW, [pool5], band_elements)
         seeds = {pool5.index: up.maps[pool5.index]}
-        up_s = min(seconds(lambda: forward(trunk, x_NCHW, [pool5], BAND_ELEMENTS)) for _ in range(repeats))
-        down_s = min(seconds(lambda: project_maps(trunk, seeds, up, BAND_ELEMENTS)) for _ in range(repeats))
+        up_s = min(seconds(lambda: forward(trunk, x_NCHW, [pool5], band_elements)) for _ in range(repeats))
+        down_s = min(seconds(lambda: project_maps(trunk, seeds, up, band_elements)) for _ in range(repeats))
         ten_s = min(seconds(lambda: setting.net.project(x_NCHW, DEFAULT_SPECS)) for _ in range(repeats))
     for case, case_s in (("forward to pool5", up_s), ("pool5:all, way down", down_s)):
         yield Rate(case, BATCH / case_s, flops * BATCH / case_s / peak, peak / 1e12)

@@ -18,7 +18,6 @@ from worker.contract.architectures import Layer, layers_by_name, layers_of
 from worker.contract.specs import DEFAULT_SPECS
 from worker.deconv import Reconstruction
 from worker.deconv.forward import Forward, forward
-from worker.deconv.network import BAND_ELEMENTS
 from worker.deconv.projection import project_maps
 
 MEASURED_UNITS = 2
@@ -98,7 +97,9 @@ def whole_maps(setting: Setting, pools: Sequence[Layer]) -> Iterator[Row]:
     """The way down of `all` alone, against its convolutions alone: no unpooling, no ReLU."""
     for pool in pools:
         with torch.inference_mode():
-            up = forward(setting.net.trunk, setting.x_channels_last_NCHW, [pool], BAND_ELEMENTS)
+            up = forward(
+                setting.net.trunk, setting.x_channels_last_NCHW, [pool], setting.net.budget.band_elements
+            )
             ours = _way_down(setting, pool, up)
             floor = _bare_convolutions(setting, pool, up)
             if ours().shape != floor().shape:
@@ -119,7 +120,9 @@ def pass_up(setting: Setting) -> Iterator[Row]:
     with torch.inference_mode():
 
         def ours() -> Tensor:
-            return forward(setting.net.trunk, x_NCHW, [pool5], BAND_ELEMENTS).maps[pool5.index]
+            return forward(setting.net.trunk, x_NCHW, [pool5], setting.net.budget.band_elements).maps[
+                pool5.index
+            ]
 
         difference = _checked("the forward pass", ours(), plain(x_NCHW))
         ratio = contest(ours, lambda: plain(x_NCHW), "plain", quick=setting.quick)
@@ -183,7 +186,7 @@ def _checked(what: str, ours: Tensor, theirs: Tensor) -> float:
 
 def _way_down(setting: Setting, pool: Layer, up: Forward) -> Callable[[], Tensor]:
     seeds = {pool.index: up.maps[pool.index]}
-    return lambda: project_maps(setting.net.trunk, seeds, up, BAND_ELEMENTS)[pool.index]
+    return lambda: project_maps(setting.net.trunk, seeds, up, setting.net.budget.band_elements)[pool.index]
 
 
 def _bare_convolutions(setting: Setting, pool: Layer, up: Forward) -> Callable[[], Tensor]:

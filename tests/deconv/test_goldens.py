@@ -139,7 +139,13 @@ def test_weights_of_another_model_are_refused_by_name() -> None:
 
 def test_a_precision_or_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeviceError, match="fp8"):
-        Deconvnet.load("random:0", precision="fp8")
+        Deconvnet.load("random:0", precision="fp8")  # type: ignore[arg-type]  # what a caller may do
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="DECONVOY_DEVICE"):
             Deconvnet.load("random:0", device="cuda")
+
+
+def test_tf32_needs_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="tf32"):
+            Deconvnet.load("random:0", precision="tf32", device="cpu")

@@ -85,8 +85,8 @@ def test_equals_captum(name: str, pool: str) -> None:
 
 def _rectify_the_signal(
     _module: nn.Module, _grad_in: object, grad_out: tuple[Tensor, ...] | Tensor
-) -> Tensor:
-    return grad_out[0].relu()
+) -> tuple[Tensor]:
+    return (grad_out[0].relu(),)
 
 
 def _all_by_autograd(cut: nn.Sequential, x_NCHW: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from worker.contract.specs import LayerSpec
 JOB = "job.json"
 INDEX = "index.parquet"
 REPORT = "report/index.html"
+CERTIFICATE = "certificate.json"
 SHARDS = "shards/"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,20 +13,16 @@ from torch import Tensor
 
 from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, layers_of
 from worker.contract.errors import DeviceError, ImageTooSmall
+from worker.contract.jobs import Precision
 from worker.contract.specs import LayerSpec, parse_spec
 from worker.deconv.forward import Forward, forward
 from worker.deconv.geometry import Box, Size, Window, receptive_window
+from worker.deconv.memory import Budget, budget_of
 from worker.deconv.projection import project_maps
 from worker.deconv.selection import Seed, peaks_of, select
 from worker.deconv.trunk import Trunk
 from worker.deconv.weights import Normalisation, Weights, WeightsInfo, load_weights
 from worker.deconv.windows import project_windows
-
-BAND_ELEMENTS = 2**24
-"""Values of one feature map that are held inside a block: 64 MiB in float32."""
-
-WINDOW_ELEMENTS = 2**22
-"""Values of one signal of windows that travel together: 16 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,14 @@ class Deconvnet:
     >>> results = net.project(net.normalise(images_NHWC), ["pool5:max", "pool3:top:4"])
     """
 
-    def __init__(self, weights: Weights, model: str = DEFAULT_MODEL, device: str = "cpu") -> None:
+    def __init__(
+        self, weights: Weights, model: str = DEFAULT_MODEL, device: str = "cpu", precision: Precision = "fp32"
+    ) -> None:
         self.weights: WeightsInfo = weights.info
         self.normalisation: Normalisation = weights.normalisation
         self.device = _device(device)
-        self.trunk = Trunk.build(model, weights.state, self.device)
+        self.precision = precision
+        self.trunk = Trunk.build(model, weights.state, self.device, _dtype(precision, self.device))
 
     @classmethod
     def load(
@@ -68,13 +68,20 @@ class Deconvnet:
         *,
         model: str = DEFAULT_MODEL,
         device: str = "auto",
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         cache_dir: Path | None = None,
     ) -> Self:
-        """Load `hed`, `imagenet`, `random:SEED` or a file. Raises WeightsError, DeviceError."""
-        if precision != "fp32":
-            raise DeviceError(f"precision {precision!r} is not supported by this version: use fp32")
-        return cls(load_weights(weights, model, cache_dir), model, device)
+        """Load `hed`, `imagenet`, `random:SEED` or a file. Raises WeightsError, DeviceError.
+
+        `fp32` is the reference; `tf32` rounds products to 10 bits on an NVIDIA GPU's tensor cores; `bf16`
+        keeps everything in 8 bits of mantissa.
+        """
+        return cls(load_weights(weights, model, cache_dir), model, device, precision)
+
+    @property
+    def budget(self) -> Budget:
+        """How much may be in flight at once, by the memory that is free now."""
+        return budget_of(self.device)
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
         """Make network input, x_NCHW float32 on the device, of RGB images (uint8, N, H, W, 3)."""
@@ -93,12 +100,26 @@ class Deconvnet:
                 f"the image is {size.width} x {size.height} pixels; "
                 f"{MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} is the least that five pools leave a place of"
             )
-        with torch.inference_mode():
-            return self._project(x_NCHW, parsed, size)
+        with self.computing():
+            return self._project(self.prepared(x_NCHW), parsed, size)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """No gradients, and TF32 just where the precision says so (torch allows it to cuDNN by default)."""
+        with (
+            torch.inference_mode(),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=self.precision == "tf32"),
+        ):
+            yield
+
+    def prepared(self, x_NCHW: Tensor) -> Tensor:
+        """Network input on the device, in the trunk's data type, channels last in memory."""
+        x_NCHW = x_NCHW.to(self.device, self.trunk.dtype)
+        return x_NCHW.contiguous(memory_format=torch.channels_last)
 
     def _project(self, x_NCHW: Tensor, specs: list[LayerSpec], size: Size) -> list[Reconstruction]:
-        x_NCHW = x_NCHW.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        up = forward(self.trunk, x_NCHW, [spec.layer for spec in specs], BAND_ELEMENTS)
+        budget = self.budget
+        up = forward(self.trunk, x_NCHW, [spec.layer for spec in specs], budget.band_elements)
         window_specs = [spec for spec in specs if not spec.is_whole_map]
         peaks = {index: peaks_of(up.maps[index]) for index in {spec.layer.index for spec in window_specs}}
         seeds = [seed for spec in window_specs for seed in select(spec, peaks[spec.layer.index])]
@@ -108,7 +129,7 @@ class Deconvnet:
         whole_maps = [spec for spec in specs if spec.is_whole_map]
         if whole_maps:
             maps = {spec.layer.index: up.maps[spec.layer.index] for spec in whole_maps}
-            pixels = project_maps(self.trunk, maps, up, BAND_ELEMENTS)
+            pixels = project_maps(self.trunk, maps, up, budget.band_elements)
             for spec in whole_maps:
                 results[spec] += [
                     _reconstruction(
@@ -128,7 +149,7 @@ class Deconvnet:
         """The windows of `seeds`, in their order, each laid into its receptive field."""
         layers = layers_of(self.trunk.model)
         found: dict[int, Reconstruction] = {}
-        for index, box, pixels_CHW in project_windows(self.trunk, seeds, up, WINDOW_ELEMENTS):
+        for index, box, pixels_CHW in project_windows(self.trunk, seeds, up, self.budget.window_elements):
             seed = seeds[index]
             window = receptive_window(layers[: seed.spec.layer.index + 1], seed.y, seed.x, size)
             found[index] = _reconstruction(seed, window, _laid_into(window, box, pixels_CHW))
@@ -152,6 +173,14 @@ def _laid_into(window: Window, box: Box, pixels_CHW: Tensor) -> Tensor:
     columns = slice(box.left - window.left, box.right - window.left)
     out_CHW[:, rows, columns] = pixels_CHW
     return out_CHW
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision not in ("fp32", "tf32", "bf16"):
+        raise DeviceError(f"precision {precision!r} is unknown: choose fp32, tf32 or bf16")
+    if precision == "tf32" and device.type != "cuda":
+        raise DeviceError(f"precision tf32 needs an NVIDIA GPU, and this is {device}: use fp32")
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _device(name: str) -> torch.device:

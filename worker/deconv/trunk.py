@@ -85,7 +85,7 @@ def convolve(
         # would differ from the whole map in its last bit.
         x_NCHW = F.pad(x_NCHW, tuple(padding))
         edge = [0, 0]
-    if x_NCHW.device.type == "cpu":
+    if x_NCHW.device.type == "cpu" and x_NCHW.dtype == torch.float32:
         # conv2d hands small inputs to another kernel, with the same effect. Called by name, it is
         # always the same one; and this name does the ReLU while a value is still in a register.
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)

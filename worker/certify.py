@@ -1,0 +1,38 @@
+"""Certify weights on this machine: `python -m worker.certify WEIGHTS MODEL PRECISION` prints JSON.
+
+`deconvoy doctor --certify` runs this in a process of its own, since the producer never imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from worker.contract.errors import DeconvoyError
+from worker.contract.jobs import Precision
+from worker.contract.settings import load_settings
+
+
+def main(weights: str, model: str, precision: Precision) -> int:
+    """Print the certificate; an error of ours is one line on stderr and exit code 1."""
+    from worker.deconv import Deconvnet, certify
+
+    try:
+        settings = load_settings()
+        net = Deconvnet.load(
+            weights,
+            model=model,
+            device=settings.device,
+            precision=precision,
+            cache_dir=settings.cache_dir.expanduser(),
+        )
+        certificate = certify(net)
+    except DeconvoyError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(certificate.to_dict()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))  # type: ignore[arg-type]  # Deconvnet refuses a precision it does not know
