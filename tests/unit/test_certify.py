@@ -21,6 +21,9 @@ def test_certify_without_weights_is_wrong_usage(capsys: pytest.CaptureFixture[st
     assert "--certify needs --weights" in capsys.readouterr().err
 
 
-def test_what_cannot_be_certified_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_certified_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECONVOY_DEVICE", "cpu")
     assert certify("random:0", "vgg16", "tf32") == 1
     assert capsys.readouterr().err.count("\n") == 1
