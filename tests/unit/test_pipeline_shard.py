@@ -24,7 +24,7 @@ from torchvision.transforms import functional as F
 from tests.photographs import photographs
 from tests.unit.standin import RADIUS, StandInEngine, Weights, make_job, noise_images
 from worker.contract import keys, records
-from worker.contract.errors import DeconvoyError, DeviceError, JobError, ObjectNotFound, StorageFull
+from worker.contract.errors import DeconvoyError, JobError, ObjectNotFound, StorageFull
 from worker.contract.jobs import Job, Preprocessing, Request
 from worker.pipeline import Limits, ShardResult, compact, missing_shards, run_shard, source, stage_seconds
 from worker.pipeline.picture import display
@@ -500,12 +500,15 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path: Path, error: Excep
     assert _objects(store, "recon/") == _objects(plenty, "recon/")
 
 
-def test_one_image_that_does_not_fit_is_an_error_that_says_so(store: Store, tmp_path: Path) -> None:
+def test_images_that_do_not_fit_alone_are_failed_rows_that_say_so(store: Store, tmp_path: Path) -> None:
     paths = noise_images(tmp_path, [(40, 40)] * 5)
     job = make_job(store, paths, Request(specs=("pool1:all",), preprocessing=SMALL))
-    with pytest.raises(DeviceError, match="out of memory on cpu with one image of 32 x 32"):
-        _run(store, job, StandInEngine(fits=0))
-    assert missing_shards(store, job) == [0]
+    assert _run(store, job, StandInEngine(fits=0)) == ShardResult(0, 5, 5, committed=True)
+    rows = compact(store, job).to_pylist()
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+    assert {row["error"] for row in rows} == {"ImageTooLarge"}
+    assert all("out of memory on cpu with this image alone, 32 x 32" in row["message"] for row in rows)
+    assert all(row["source_sha256"] for row in rows)
 
 
 def test_another_runtime_error_is_no_lack_of_memory(store: Store, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.contract.errors import DeconvoyError, DeviceError
+from worker.contract.errors import DeconvoyError, ImageTooLarge
 from worker.contract.specs import LayerSpec
 from worker.pipeline.batches import BatchSizes
 from worker.pipeline.engine import Engine, Reconstruction
-from worker.pipeline.loading import Loaded
+from worker.pipeline.loading import Failed, Loaded
 from worker.pipeline.stages import Stages
 
 # How torch says it on a CPU, and how cuBLAS and cuDNN say it on a GPU: as a plain RuntimeError.
@@ -42,10 +42,10 @@ class Projector:
     sizes: BatchSizes
     stages: Stages
 
-    def project(self, images: Sequence[Loaded]) -> Iterator[Computed]:
+    def project(self, images: Sequence[Loaded]) -> Iterator[Computed | Failed]:
         """Project `images`, all of one size, in parts that `sizes` allows; out of memory halves it.
 
-        Raises DeviceError if a single image does not fit.
+        An image that does not fit alone has failed; the others go on.
         """
         height, width = images[0].height, images[0].width
         n_done = 0
@@ -55,15 +55,21 @@ class Projector:
                 by_image = self._try(part)
             if by_image is None:
                 if len(part) == 1:
-                    raise DeviceError(
-                        f"out of memory on {self.engine.device} with one image of {width} x {height} pixels "
-                        f"({part[0].entry.image}); use a smaller --size, or --resize fit instead of native"
-                    )
-                self.sizes.halve(len(part), height, width)
+                    yield self._does_not_fit(part[0])
+                    n_done += 1
+                else:
+                    self.sizes.halve(len(part), height, width)
                 continue
             for image, reconstructions in zip(part, by_image, strict=True):
                 yield Computed(image, reconstructions, timer.seconds / len(part))
             n_done += len(part)
+
+    def _does_not_fit(self, image: Loaded) -> Failed:
+        error = ImageTooLarge(
+            f"out of memory on {self.engine.device} with this image alone, {image.width} x {image.height} "
+            "pixels; use a smaller --size, or --resize fit instead of native"
+        )
+        return Failed(image.position, image.entry, error, image.source_sha256)
 
     def _try(self, images: Sequence[Loaded]) -> list[list[Reconstruction]] | None:
         """The reconstructions of each image, or None if the memory did not hold them."""

@@ -77,8 +77,8 @@ def run_shard(
         writer = Writer(store, shard, job.request.format, engine.normalisation.pixel_std_C, stages)
         backlog = Backlog(threads.pool("write", _WORKING_THREADS), writer)
         projector = Projector(engine, specs, BatchSizes(job, engine.device.type), stages)
-        work = _Work(threads, loader, projector, backlog, on_image)
-        rows = work.rows(entries, shard)
+        work = _Work(threads, loader, projector, backlog, shard, on_image)
+        rows = work.rows(entries)
     metadata = {
         records.STAGES_METADATA: stages.to_json(),
         records.WEIGHTS_METADATA: f"{engine.weights.name} {engine.weights.sha256}".encode(),
@@ -97,8 +97,10 @@ class _Work:
         loader: Loader,
         projector: Projector,
         backlog: Backlog,
+        shard: int,
         on_image: Callable[[int, int], None],
     ) -> None:
+        self._shard = shard
         self._threads = threads
         self._loader = loader
         self._projector = projector
@@ -108,13 +110,12 @@ class _Work:
         self._rows: dict[int, list[Row]] = {}
         self.n_failed = 0
 
-    def rows(self, entries: Sequence[ManifestEntry], shard: int) -> list[Row]:
+    def rows(self, entries: Sequence[ManifestEntry]) -> list[Row]:
         """Work through `entries`; the rows in their order, then by spec, then by unit."""
         batcher: Batcher[Loaded] = Batcher(self._projector.sizes)
         for outcome in self._loaded(entries):
             if isinstance(outcome, Failed):
-                self.n_failed += 1
-                self._finish(outcome.position, failed_rows(outcome, self._projector.specs, shard))
+                self._fail(outcome)
                 continue
             for batch in batcher.add(outcome):
                 self._compute(batch)
@@ -139,10 +140,17 @@ class _Work:
 
     def _compute(self, batch: Sequence[Loaded]) -> None:
         for computed in self._projector.project(batch):
+            if isinstance(computed, Failed):
+                self._fail(computed)
+                continue
             self._take_what_is_done()
             while not self._backlog.has_room_for(computed):
                 self._take(self._threads.result())
             self._backlog.put(computed)
+
+    def _fail(self, failed: Failed) -> None:
+        self.n_failed += 1
+        self._finish(failed.position, failed_rows(failed, self._projector.specs, self._shard))
 
     def _take_what_is_done(self) -> None:
         for result in self._threads.results_so_far():
