@@ -202,7 +202,7 @@ def _bare_convolutions(setting: Setting, pool: Layer, up: Forward) -> Callable[[
     def run() -> Tensor:
         for block, signal_NCHW in zip(blocks, inputs, strict=True):
             for convolution in reversed(block.convolutions):
-                signal_NCHW = F.conv2d(signal_NCHW, convolution.down.plain_OIHW, padding=1)
+                signal_NCHW = F.conv2d(signal_NCHW, convolution.back_OIHW, padding=1)
         return signal_NCHW
 
     return run

@@ -11,7 +11,7 @@ from worker.contract.errors import DeviceError, ImageTooSmall, WeightsError
 from worker.deconv import Deconvnet
 from worker.deconv.geometry import Box, Padding, Size, receptive_window, whole
 from worker.deconv.switches import max_pool, unpool
-from worker.deconv.trunk import Kernel, convolve
+from worker.deconv.trunk import convolve
 from worker.deconv.weights import HED, IMAGENET, Weights, WeightsInfo, random_weights
 
 MAP_4X4 = torch.tensor(
@@ -49,11 +49,11 @@ def test_an_odd_row_and_column_come_back_as_zeros_and_the_maxima_where_they_stoo
 
 def test_a_single_activation_paints_its_kernel_and_the_edge_cuts_it() -> None:
     kernel_OIHW = torch.arange(9.0).view(1, 1, 3, 3)
-    down = Kernel.of(kernel_OIHW.flip(2, 3).transpose(0, 1))
+    back_OIHW = kernel_OIHW.flip(2, 3).transpose(0, 1)
     signal = torch.zeros(1, 1, 4, 4)
     signal[0, 0, 0, 1] = 2.0
     size = Size(4, 4)
-    painted = convolve(signal, down, None, Padding.between(whole(size), whole(size)), rectify=False)
+    painted = convolve(signal, back_OIHW, None, Padding.between(whole(size), whole(size)), rectify=False)
     assert painted[0, 0].tolist() == [
         [6.0, 8.0, 10.0, 0.0],
         [12.0, 14.0, 16.0, 0.0],

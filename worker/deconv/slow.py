@@ -29,7 +29,7 @@ def project_slowly(trunk: Trunk, index: int, seed_NCHW: Tensor, up: Forward) -> 
             if convolution.layer.index + 1 <= index:
                 signal_NCHW = signal_NCHW.relu()
             if convolution.layer.index <= index:
-                signal_NCHW = F.conv_transpose2d(signal_NCHW, convolution.up.plain_OIHW, padding=1)
+                signal_NCHW = F.conv_transpose2d(signal_NCHW, convolution.kernel_OIHW, padding=1)
     return signal_NCHW
 
 

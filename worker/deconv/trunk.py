@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -18,36 +17,17 @@ from worker.contract.architectures import Layer, layers_of
 from worker.contract.errors import WeightsError
 from worker.deconv.geometry import Padding
 
-# What torch.compile calls: a convolution with its ReLU, and the packing of its kernel.
 _ONEDNN_CONVOLUTION = torch.ops.mkldnn._convolution_pointwise
-_ONEDNN_PACK = torch.ops.mkldnn._reorder_convolution_weight
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A 3 x 3 kernel: `plain_OIHW`, and `packed`, the same in the order that the device reads it in."""
-
-    plain_OIHW: Tensor
-    packed: Tensor
-
-    @classmethod
-    def of(cls, plain_OIHW: Tensor) -> Self:
-        """Pack a kernel. Where windows are small, to reorder 9 MiB of weights a call costs a third."""
-        plain_OIHW = plain_OIHW.contiguous(memory_format=torch.channels_last)
-        if not _by_onednn(plain_OIHW):
-            return cls(plain_OIHW, plain_OIHW)
-        one, size_hint = [1, 1], [1, plain_OIHW.shape[1], 28, 28]
-        return cls(plain_OIHW, _ONEDNN_PACK(plain_OIHW, one, one, one, 1, size_hint))
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One 3 x 3 convolution. `up` and `bias_O` lead up, `down` leads down, without bias."""
+    """One 3 x 3 convolution. `kernel_OIHW` and `bias_O` lead up, `back_OIHW` leads down."""
 
     layer: Layer
-    up: Kernel
+    kernel_OIHW: Tensor
     bias_O: Tensor
-    down: Kernel
+    back_OIHW: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,16 +63,16 @@ class Trunk:
     @property
     def device(self) -> torch.device:
         """Where the kernels are."""
-        return self.blocks[0].convolutions[0].bias_O.device
+        return self.blocks[0].convolutions[0].kernel_OIHW.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The kernels' data type."""
-        return self.blocks[0].convolutions[0].bias_O.dtype
+        return self.blocks[0].convolutions[0].kernel_OIHW.dtype
 
 
 def convolve(
-    x_NCHW: Tensor, kernel: Kernel, bias_O: Tensor | None, padding: Padding, *, rectify: bool
+    x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding: Padding, *, rectify: bool
 ) -> Tensor:
     """A 3 x 3 convolution with exactly this padding, and a ReLU after it if `rectify`.
 
@@ -105,16 +85,16 @@ def convolve(
         # would differ from the whole map in its last bit.
         x_NCHW = F.pad(x_NCHW, tuple(padding))
         edge = [0, 0]
-    if _by_onednn(x_NCHW):
+    if x_NCHW.device.type == "cpu" and x_NCHW.dtype == torch.float32:
         # conv2d hands small inputs to another kernel, with the same effect. Called by name, it is
         # always the same one; and this name does the ReLU while a value is still in a register.
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
         after = "relu" if rectify else "none"
         out_NCHW: Tensor = _ONEDNN_CONVOLUTION(
-            x_NCHW, kernel.packed, bias_O, edge, [1, 1], [1, 1], 1, after, [], ""
+            x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1, after, [], ""
         )
         return out_NCHW
-    out_NCHW = F.conv2d(x_NCHW, kernel.plain_OIHW, bias_O, padding=edge)
+    out_NCHW = F.conv2d(x_NCHW, kernel_OIHW, bias_O, padding=edge)
     return out_NCHW.relu_() if rectify else out_NCHW
 
 
@@ -130,9 +110,10 @@ def _convolution(
                 f"weights of {layer.name}: {name} {found}, {shape} is needed; are they another model's?"
             )
     kernel_OIHW, bias_O = (state[name].to(device=device, dtype=dtype) for name in names)
-    down_OIHW = kernel_OIHW.flip(2, 3).transpose(0, 1)
-    return Convolution(layer, Kernel.of(kernel_OIHW), bias_O.contiguous(), Kernel.of(down_OIHW))
-
-
-def _by_onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32
+    layout = torch.channels_last
+    return Convolution(
+        layer,
+        kernel_OIHW.contiguous(memory_format=layout),
+        bias_O.contiguous(),
+        kernel_OIHW.flip(2, 3).transpose(0, 1).contiguous(memory_format=layout),
+    )

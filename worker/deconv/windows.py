@@ -101,7 +101,7 @@ def _kernel_slices(
     size: Size,
 ) -> Patch:
     """The first step down: a single activation times its unit's kernel, clipped at the map's edge."""
-    kernel_OIHW = convolution.up.plain_OIHW
+    kernel_OIHW = convolution.kernel_OIHW
     units_N = torch.tensor([seed.unit for seed in seeds], device=kernel_OIHW.device)
     activation_N = torch.tensor(
         [seed.activation for seed in seeds], device=kernel_OIHW.device, dtype=kernel_OIHW.dtype
@@ -120,7 +120,7 @@ def _transposed(convolution: Convolution, patch: Patch, size: Size) -> Patch:
     grown = tuple(box.grown(size) for box in patch.boxes)
     padding = Padding.between(patch.boxes[0], grown[0])
     below = convolution.layer.index > 0
-    signal_NCHW = convolve(patch.signal_NCHW, convolution.down, None, padding, rectify=below)
+    signal_NCHW = convolve(patch.signal_NCHW, convolution.back_OIHW, None, padding, rectify=below)
     return Patch(signal_NCHW, grown, patch.seeds)
 
 
