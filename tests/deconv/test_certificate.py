@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.deconv.common import net, weights
 from worker.deconv import Deconvnet, certify
@@ -29,7 +31,7 @@ def test_a_wrong_kernel_on_the_way_down_is_noticed() -> None:
     assert certificate.fast_against_slow > 5e-4
 
 
-def _with_first_kernel_down(trunk: Trunk, change) -> Trunk:  # type: ignore[no-untyped-def]
+def _with_first_kernel_down(trunk: Trunk, change: Callable[[Convolution], Tensor]) -> Trunk:
     first, *others = trunk.blocks
     convolution: Convolution = first.convolutions[0]
     changed = dataclasses.replace(convolution, back_OIHW=change(convolution))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.deconv.common import net
-from worker.contract.architectures import layers_of
+from worker.contract.architectures import Layer, layers_of
 from worker.contract.specs import LayerSpec
 from worker.deconv.forward import Forward, forward
 from worker.deconv.geometry import Box
@@ -74,7 +74,9 @@ def test_windows_equal_the_dense_way_bit_for_bit(data: st.DataObject) -> None:
     layers=st.lists(st.sampled_from(LAYERS), min_size=1, max_size=4, unique=True),
     band_elements=st.sampled_from([1, 2**14, 2**17, 2**19]),
 )
-def test_bands_equal_one_piece_bit_for_bit(height: int, width: int, layers: list, band_elements: int) -> None:  # type: ignore[type-arg]
+def test_bands_equal_one_piece_bit_for_bit(
+    height: int, width: int, layers: list[Layer], band_elements: int
+) -> None:
     x_NCHW = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height))
     trunk = net("random:3").trunk
     with torch.inference_mode():

@@ -58,11 +58,7 @@ def _through_block(
     size, pooled_size = result.sizes[block.number - 1 : block.number + 1]
     inside = {i for i in wanted if block.convolutions[0].layer.index <= i < block.pool.index}
     runs_to_pool = max(wanted) >= block.pool.index
-    depth = (
-        len(block.convolutions)
-        if runs_to_pool
-        else (max(inside) - block.convolutions[0].layer.index) // 2 + 1
-    )
+    depth = block.depth_to(min(max(wanted), block.pool.index))
     # Rows are even in number, so that no 2 x 2 pool is cut in two.
     rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
     kept = Collected(n, size, one_piece=rows >= size.height)

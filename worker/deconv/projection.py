@@ -51,7 +51,7 @@ def _down_block(
         depth = len(convolutions)
     else:
         pooled_NCHW = None
-        depth = (max(own) - convolutions[0].layer.index) // 2 + 1
+        depth = block.depth_to(max(own))
     n = sum(seed.shape[0] for seed in own.values()) + (0 if above_NCHW is None else above_NCHW.shape[0])
     rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
     out = Collected(n, size, one_piece=rows >= size.height)

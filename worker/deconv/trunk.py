@@ -38,6 +38,10 @@ class Block:
     convolutions: tuple[Convolution, ...]
     pool: Layer
 
+    def depth_to(self, index: int) -> int:
+        """How many of the block's convolutions lead to layer `index` of it: to its pool, all."""
+        return min((index - self.convolutions[0].layer.index) // 2 + 1, len(self.convolutions))
+
 
 @dataclass(frozen=True)
 class Trunk:
