@@ -121,8 +121,22 @@ class Runtime:
         logger.info(
             "job %s shard %d: %d images, %d failed", job.id, result.shard, result.n_images, result.n_failed
         )
-        if finish_if_complete(store, job):
-            self._certify(store, engine)
+        self._finish_if_complete(store, job, engine)
+
+    def _finish_if_complete(self, store: Store, job: Job, engine: Deconvnet) -> None:
+        """Write what stands beside the shards, once none is missing. Doing it twice gives the same files.
+
+        The page comes last: where it stands, the job is finished, and nobody waits for this worker.
+        """
+        from worker.pipeline import compact, missing_shards, stage_seconds
+        from worker.report import write_report
+
+        if missing_shards(store, job):
+            return
+        self._certify(store, engine)
+        table = compact(store, job)
+        write_report(store, job, table, stage_seconds(store, job))
+        logger.info("job %s: finished", job.id)
 
     def _certify(self, store: Store, engine: Deconvnet) -> None:
         """Leave beside the job what holds on the machine that finished it; measured once a network."""
@@ -161,22 +175,6 @@ class Runtime:
 def process_runtime() -> Runtime:
     """The runtime of this process. Raises SettingsError."""
     return Runtime(load_settings())
-
-
-def finish_if_complete(store: Store, job: Job) -> bool:
-    """Write the index and the page, once no shard is missing. Doing it twice gives the same files.
-
-    Returns whether no shard was missing.
-    """
-    from worker.pipeline import compact, missing_shards, stage_seconds
-    from worker.report import write_report
-
-    if missing_shards(store, job):
-        return False
-    table = compact(store, job)
-    write_report(store, job, table, stage_seconds(store, job))
-    logger.info("job %s: finished", job.id)
-    return True
 
 
 def _open_job(store: Store, message: ShardMessage) -> Job:

@@ -39,6 +39,8 @@ def test_a_run_leaves_the_whole_job_and_no_process(deconvoy: Deconvoy, photos: P
     ]
     assert all((Path(result["place"]) / row["key"]).is_file() for row in rows)
     assert Path(result["report"]).is_file()
+    certificate = json.loads((Path(result["place"]) / "certificate.json").read_text())
+    assert certificate["windows_against_dense"] == certificate["zero_in_zero_out"] == 0
     assert not any(deconvoy.temporary.iterdir())
 
 
