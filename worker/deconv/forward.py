@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worker.contract.architectures import Layer
 from worker.deconv import switches
-from worker.deconv.geometry import Box, Padding, Size, map_sizes, row_bands
+from worker.deconv.geometry import Box, Padding, Size, map_sizes, row_bands, rows_within
 from worker.deconv.trunk import Block, Trunk, convolve
 
 
@@ -59,16 +59,15 @@ def _through_block(
     inside = {i for i in wanted if block.convolutions[0].layer.index <= i < block.pool.index}
     runs_to_pool = max(wanted) >= block.pool.index
     depth = block.depth_to(min(max(wanted), block.pool.index))
-    # Rows are even in number, so that no 2 x 2 pool is cut in two.
-    rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
+    rows = rows_within(band_elements, n, block.pool.channels, size.width)
     kept = Collected(n, size, one_piece=rows >= size.height)
     pooled = Collected(n, pooled_size, one_piece=rows >= size.height)
     for band in row_bands(size, rows):
-        box = _grown(band, size, depth)
+        box = band.grown(size, depth)
         signal_NCHW = x_NCHW[:, :, box.top : box.bottom]
         for conv in block.convolutions[:depth]:
             # What is left to do decides how many rows of this map are still needed.
-            out = _grown(band, size, depth - 1 - conv.layer.step)
+            out = band.grown(size, depth - 1 - conv.layer.step)
             signed = conv.layer.index in inside
             padding = Padding.between(box, out)
             signal_NCHW = convolve(signal_NCHW, conv.kernel_OIHW, conv.bias_O, padding, rectify=not signed)
@@ -112,9 +111,3 @@ class Collected:
             )
         rows = slice(band.top - box.top, band.bottom - box.top)
         self.maps[name][:, :, band.top : band.bottom] = part_NCHW[:, :, rows]
-
-
-def _grown(box: Box, size: Size, times: int) -> Box:
-    for _ in range(times):
-        box = box.grown(size)
-    return box

@@ -51,13 +51,13 @@ class Box(NamedTuple):
         """Columns in the box."""
         return self.right - self.left
 
-    def grown(self, size: Size) -> Box:
-        """What a 3 x 3 kernel reaches from this box, within a map of `size`."""
+    def grown(self, size: Size, by: int = 1) -> Box:
+        """What `by` 3 x 3 kernels, one after the other, reach from this box, within a map of `size`."""
         return Box(
-            max(self.top - 1, 0),
-            max(self.left - 1, 0),
-            min(self.bottom + 1, size.height),
-            min(self.right + 1, size.width),
+            max(self.top - by, 0),
+            max(self.left - by, 0),
+            min(self.bottom + by, size.height),
+            min(self.right + by, size.width),
         )
 
     def unpooled(self) -> Box:
@@ -81,6 +81,13 @@ class Box(NamedTuple):
 def whole(size: Size) -> Box:
     """The box that covers a map of `size`."""
     return Box(0, 0, size.height, size.width)
+
+
+def rows_within(elements: int, n: int, channels: int, width: int) -> int:
+    """Rows of a map (N, C, H, `width`) that hold at most `elements` values: even, so that no pool is cut in
+    two, and at least two.
+    """
+    return max(2, elements // (n * channels * width) // 2 * 2)
 
 
 def row_bands(size: Size, rows: int) -> Iterator[Box]:

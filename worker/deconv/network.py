@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from worker.contract.errors import DeviceError, ImageTooSmall
 from worker.contract.jobs import Precision
 from worker.contract.specs import LayerSpec, parse_spec
 from worker.deconv.forward import Forward, forward
-from worker.deconv.geometry import Box, Size, Window, receptive_window
+from worker.deconv.geometry import Box, Size, Window, receptive_window, whole
 from worker.deconv.memory import Budget, budget_of
 from worker.deconv.projection import project_maps
 from worker.deconv.selection import Seed, peaks_of, select
@@ -123,26 +124,18 @@ class Deconvnet:
         window_specs = [spec for spec in specs if not spec.is_whole_map]
         peaks = {index: peaks_of(up.maps[index]) for index in {spec.layer.index for spec in window_specs}}
         seeds = [seed for spec in window_specs for seed in select(spec, peaks[spec.layer.index])]
-        results: dict[LayerSpec, list[Reconstruction]] = {spec: [] for spec in specs}
+        results: dict[tuple[int, LayerSpec], list[Reconstruction]] = defaultdict(list)
         for result in self._single_activations(seeds, up, size):
-            results[result.spec].append(result)
+            results[result.image, result.spec].append(result)
         whole_maps = [spec for spec in specs if spec.is_whole_map]
         if whole_maps:
             maps = {spec.layer.index: up.maps[spec.layer.index] for spec in whole_maps}
             pixels = project_maps(self.trunk, maps, up, budget.band_elements)
             for spec in whole_maps:
-                results[spec] += [
-                    _reconstruction(
-                        Seed(i, spec, -1, -1, -1, 0.0), Window(0, 0, size.width, size.height), one
-                    )
-                    for i, one in enumerate(pixels[spec.layer.index])
-                ]
+                for image, pixels_CHW in enumerate(pixels[spec.layer.index]):
+                    results[image, spec].append(_whole_map(image, spec, whole(size).window(), pixels_CHW))
         return [
-            result
-            for image in range(x_NCHW.shape[0])
-            for spec in specs
-            for result in results[spec]
-            if result.image == image
+            result for image in range(x_NCHW.shape[0]) for spec in specs for result in results[image, spec]
         ]
 
     def _single_activations(self, seeds: list[Seed], up: Forward, size: Size) -> list[Reconstruction]:
@@ -152,18 +145,24 @@ class Deconvnet:
         for index, box, pixels_CHW in project_windows(self.trunk, seeds, up, self.budget.window_elements):
             seed = seeds[index]
             window = receptive_window(layers[: seed.spec.layer.index + 1], seed.y, seed.x, size)
-            found[index] = _reconstruction(seed, window, _laid_into(window, box, pixels_CHW))
+            found[index] = _single_activation(seed, window, _laid_into(window, box, pixels_CHW))
         return [found[index] for index in range(len(seeds))]
 
 
-def _reconstruction(seed: Seed, window: Window, pixels_CHW: Tensor) -> Reconstruction:
-    pixels_CHW = pixels_CHW.to("cpu", torch.float32).contiguous()
-    nonfinite = int(pixels_CHW.numel() - pixels_CHW.isfinite().sum())
-    if seed.spec.is_whole_map:
-        return Reconstruction(seed.image, seed.spec, None, None, None, None, window, pixels_CHW, nonfinite)
+def _whole_map(image: int, spec: LayerSpec, window: Window, pixels_CHW: Tensor) -> Reconstruction:
+    return Reconstruction(image, spec, None, None, None, None, window, *_finished(pixels_CHW))
+
+
+def _single_activation(seed: Seed, window: Window, pixels_CHW: Tensor) -> Reconstruction:
     return Reconstruction(
-        seed.image, seed.spec, seed.unit, seed.y, seed.x, seed.activation, window, pixels_CHW, nonfinite
+        seed.image, seed.spec, seed.unit, seed.y, seed.x, seed.activation, window, *_finished(pixels_CHW)
     )
+
+
+def _finished(pixels_CHW: Tensor) -> tuple[Tensor, int]:
+    """The pixels as they are handed out, and how many of them are not finite."""
+    pixels_CHW = pixels_CHW.to("cpu", torch.float32).contiguous()
+    return pixels_CHW, int(pixels_CHW.numel() - pixels_CHW.isfinite().sum())
 
 
 def _laid_into(window: Window, box: Box, pixels_CHW: Tensor) -> Tensor:

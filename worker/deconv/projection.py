@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worker.deconv import switches
 from worker.deconv.forward import Collected, Forward
-from worker.deconv.geometry import Box, Padding, row_bands
+from worker.deconv.geometry import Box, Padding, row_bands, rows_within
 from worker.deconv.trunk import Block, Convolution, Trunk, convolve
 
 
@@ -53,12 +53,10 @@ def _down_block(
         pooled_NCHW = None
         depth = block.depth_to(max(own))
     n = sum(seed.shape[0] for seed in own.values()) + (0 if above_NCHW is None else above_NCHW.shape[0])
-    rows = max(2, band_elements // (n * block.pool.channels * size.width) // 2 * 2)
+    rows = rows_within(band_elements, n, block.pool.channels, size.width)
     out = Collected(n, size, one_piece=rows >= size.height)
     for band in row_bands(size, rows):
-        boxes = [band]
-        for _ in range(depth):
-            boxes.append(boxes[-1].grown(size))
+        boxes = [band.grown(size, step) for step in range(depth + 1)]
         signals = [] if pooled_NCHW is None else [_unpool_band(block, pooled_NCHW, up, boxes[depth])]
         for step in range(depth, 0, -1):
             convolution = convolutions[step - 1]
