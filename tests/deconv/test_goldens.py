@@ -117,6 +117,27 @@ def test_non_finite_values_are_counted() -> None:
     assert result.nonfinite > 0
 
 
+def test_infinite_values_in_a_window_are_counted() -> None:
+    huge = {"0.weight": random_weights("5").state["0.weight"] * 1e30}
+    deep = {"2.weight": random_weights("5").state["2.weight"] * 1e20}
+    results = _net_with(huge | deep).project(torch.randn(2, 3, 40, 40), ["pool1:top:5"])
+    assert [r.nonfinite for r in results] == [int((~r.pixels_CHW.isfinite()).sum()) for r in results]
+    assert any(r.nonfinite for r in results)
+
+
+def test_torchs_deterministic_mode_is_kept_and_changes_nothing() -> None:
+    net, x_NCHW = Deconvnet(random_weights("5")), torch.randn(2, 3, 47, 40)
+    specs = ["pool1:all", "pool3:all", "pool4:top:5", "relu2_1:max"]
+    expected = net.project(x_NCHW, specs)
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = net.project(x_NCHW, specs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for result, same in zip(results, expected, strict=True):
+        assert torch.equal(result.pixels_CHW, same.pixels_CHW)
+
+
 def test_normalisation_is_done_once_in_rgb() -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 1, 1, 3)
     assert HED.apply(red).flatten().tolist() == pytest.approx([132.32108, -116.66877, -104.00699])

@@ -136,3 +136,9 @@ def test_specs_given_as_text_and_parsed_mean_the_same() -> None:
     (a,) = net("random:3").project(x_NCHW, ["9:max"])
     (b,) = net("random:3").project(x_NCHW, [parse_spec("pool2:max")])
     assert torch.equal(a.pixels_CHW, b.pixels_CHW)
+
+
+def test_a_spec_that_is_given_twice_counts_once() -> None:
+    x_NCHW = _input("random:3", 0, 40, 40)
+    results = net("random:3").project(x_NCHW, ["pool2:max", "9:max", "pool1:all", "pool2:max"])
+    assert [str(result.spec) for result in results] == ["pool2:max", "pool1:all"]

@@ -55,7 +55,8 @@ def test_windows_equal_the_dense_way_bit_for_bit(data: st.DataObject) -> None:
         batch_elements = data.draw(st.sampled_from([1, 2**16, 2**22]))
         found: dict[int, tuple[Box, torch.Tensor]] = {
             index: (box, pixels)
-            for index, box, pixels in project_windows(net("random:3").trunk, seeds, up, batch_elements)
+            for patch in project_windows(net("random:3").trunk, seeds, up, batch_elements)
+            for index, box, pixels in zip(patch.seeds, patch.boxes, patch.signal_NCHW, strict=True)
         }
         assert sorted(found) == list(range(len(seeds)))
         for index, seed in enumerate(seeds):

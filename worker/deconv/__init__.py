@@ -4,14 +4,26 @@ Reading order, as in Zeiler & Fergus (arXiv 1311.2901, section 2): `trunk` (the 
 (the pass up), `switches` (pooling and unpooling), `selection` (which activations are kept),
 `projection` (whole feature maps down to pixels), `windows` (single activations, on their receptive
 field only), `geometry` (where everything stands), `network` (all of it behind one class),
-`certificate` (what holds here).
+`control` (what a picture does not prove), `certificate` (what holds here).
 
 Shapes in names: N images or windows, C channels (units), H height, W width; OIHW a kernel.
 """
 
 from worker.deconv.certificate import Certificate, certify
+from worker.deconv.control import Control, Controls
 from worker.deconv.geometry import Window
-from worker.deconv.network import Deconvnet, Reconstruction
+from worker.deconv.network import Ascent, Deconvnet, Reconstruction
 from worker.deconv.weights import Normalisation, WeightsInfo
 
-__all__ = ["Certificate", "Deconvnet", "Normalisation", "Reconstruction", "WeightsInfo", "Window", "certify"]
+__all__ = [
+    "Ascent",
+    "Certificate",
+    "Control",
+    "Controls",
+    "Deconvnet",
+    "Normalisation",
+    "Reconstruction",
+    "WeightsInfo",
+    "Window",
+    "certify",
+]

@@ -76,7 +76,8 @@ def _certify(net: Deconvnet, x_NCHW: Tensor) -> Certificate:
     seeds = [seed for spec in specs for seed in select(spec, peaks_of(up.maps[spec.layer.index]))]
     apart = [
         _largest(pixels_CHW - dense[:, box.top : box.bottom, box.left : box.right], dense)
-        for index, box, pixels_CHW in project_windows(net.trunk, seeds, up, net.budget.window_elements)
+        for patch in project_windows(net.trunk, seeds, up, net.budget.window_elements)
+        for index, box, pixels_CHW in zip(patch.seeds, patch.boxes, patch.signal_NCHW, strict=True)
         for dense in [_densely(net, seeds[index], up)]
     ]
     alone = forward(net.trunk, x_NCHW[:1], layers, net.budget.band_elements)

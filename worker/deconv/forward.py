@@ -29,6 +29,7 @@ class Forward:
     blocks 1 to 5 and after them.
     """
 
+    n_images: int
     sizes: tuple[Size, ...]
     maps: dict[int, Tensor]
     switches_NCHW: dict[int, Tensor]
@@ -42,7 +43,7 @@ def forward(trunk: Trunk, x_NCHW: Tensor, layers: Collection[Layer], band_elemen
     sizes = map_sizes(Size(*x_NCHW.shape[2:]))
     wanted = {layer.index for layer in layers}
     deepest = max(wanted)
-    result = Forward(sizes, {}, {})
+    result = Forward(x_NCHW.shape[0], sizes, {}, {})
     for block in trunk.blocks:
         x_NCHW = _through_block(block, x_NCHW, result, wanted, band_elements)
         if block.pool.index >= deepest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from worker.deconv.projection import project_maps
 from worker.deconv.selection import Seed, peaks_of, select
 from worker.deconv.trunk import Trunk
 from worker.deconv.weights import Normalisation, Weights, WeightsInfo, load_weights
-from worker.deconv.windows import project_windows
+from worker.deconv.windows import Patch, project_windows
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,15 @@ class Reconstruction:
     window: Window
     pixels_CHW: Tensor
     nonfinite: int
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """A batch after its pass up: what that left behind, the specs, and the activations they keep."""
+
+    up: Forward
+    specs: tuple[LayerSpec, ...]
+    seeds: tuple[Seed, ...]
 
 
 class Deconvnet:
@@ -86,15 +95,25 @@ class Deconvnet:
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
         """Make network input, x_NCHW float32 on the device, of RGB images (uint8, N, H, W, 3)."""
-        return self.normalisation.apply(images_NHWC.to(self.device))
+        if self.device.type == "cuda":
+            # From pinned memory the copy runs beside what the device still does.
+            images_NHWC = images_NHWC.pin_memory()
+        return self.normalisation.apply(images_NHWC.to(self.device, non_blocking=True))
 
     def project(self, x_NCHW: Tensor, specs: Sequence[str | LayerSpec]) -> list[Reconstruction]:
         """Run a batch forward once and project all that `specs` keep of it back to pixels.
 
         `x_NCHW` is float32 network input, at least 32 x 32. Results come by image, then by spec as
-        given, then by unit (`top`: strongest first; `unit`: as named). Raises SpecError, ImageTooSmall.
+        given (twice the same counts once), then by unit (`top`: strongest first; `unit`: as named).
+        Raises SpecError, ImageTooSmall.
         """
-        parsed = [parse_spec(spec, self.trunk.model) if isinstance(spec, str) else spec for spec in specs]
+        return self.project_down(self.forward(x_NCHW, specs))
+
+    def forward(self, x_NCHW: Tensor, specs: Sequence[str | LayerSpec]) -> Ascent:
+        """The first half of `project`: the pass up, and which activations `specs` keep of it."""
+        parsed = dict.fromkeys(
+            parse_spec(spec, self.trunk.model) if isinstance(spec, str) else spec for spec in specs
+        )
         size = Size(*x_NCHW.shape[2:])
         if min(size) < MIN_IMAGE_SIZE:
             raise ImageTooSmall(
@@ -102,7 +121,52 @@ class Deconvnet:
                 f"{MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} is the least that five pools leave a place of"
             )
         with self.computing():
-            return self._project(self.prepared(x_NCHW), parsed, size)
+            x_NCHW = self.prepared(x_NCHW)
+            up = forward(self.trunk, x_NCHW, [spec.layer for spec in parsed], self.budget.band_elements)
+            windows = [spec for spec in parsed if not spec.is_whole_map]
+            peaks = {index: peaks_of(up.maps[index]) for index in {spec.layer.index for spec in windows}}
+            seeds = tuple(seed for spec in windows for seed in select(spec, peaks[spec.layer.index]))
+        return Ascent(up, tuple(parsed), seeds)
+
+    def project_down(self, ascent: Ascent) -> list[Reconstruction]:
+        """The second half of `project`: what is kept goes back to pixels."""
+        up, specs = ascent.up, ascent.specs
+        results: dict[tuple[int, LayerSpec], list[Reconstruction]] = defaultdict(list)
+        with self.computing():
+            for result in self.single_activations(self.trunk, ascent.seeds, up):
+                results[result.image, result.spec].append(result)
+            maps = {spec.layer.index: up.maps[spec.layer.index] for spec in specs if spec.is_whole_map}
+            pixels = project_maps(self.trunk, maps, up, self.budget.band_elements) if maps else {}
+        for spec in (spec for spec in specs if spec.is_whole_map):
+            for image, pixels_CHW in enumerate(_at_hand(pixels[spec.layer.index])):
+                results[image, spec].append(_whole_map(image, spec, whole(up.sizes[0]).window(), pixels_CHW))
+        return [result for image in range(up.n_images) for spec in specs for result in results[image, spec]]
+
+    def single_activations(self, trunk: Trunk, seeds: Sequence[Seed], up: Forward) -> list[Reconstruction]:
+        """Each seed through the switches of `up`, on its receptive field; in the order of `seeds`.
+
+        `trunk` holds the kernels that lead down: this network's, or others of its shape for a control.
+        """
+        layers = layers_of(trunk.model)
+        found: dict[int, Reconstruction] = {}
+        patches = project_windows(trunk, seeds, up, self.budget.window_elements)
+        for patch, pixels_NCHW in self._brought(patches):
+            nonfinite_N = pixels_NCHW.isfinite().logical_not_().sum((1, 2, 3)).tolist()
+            for row, index in enumerate(patch.seeds):
+                seed = seeds[index]
+                window = receptive_window(layers[: seed.spec.layer.index + 1], seed.y, seed.x, up.sizes[0])
+                pixels_CHW = _laid_into(window, patch.boxes[row], pixels_NCHW[row])
+                found[index] = _single_activation(seed, window, pixels_CHW, nonfinite_N[row])
+        return [found[index] for index in range(len(seeds))]
+
+    def _brought(self, patches: Iterator[Patch]) -> Iterable[tuple[Patch, Tensor]]:
+        """Each patch with its pixels at hand: float32, on the CPU."""
+        if self.device.type != "cuda":
+            return ((patch, _at_hand(patch.signal_NCHW)) for patch in patches)
+        # All work is queued before the first result is waited for: the device never stands still.
+        brought = [(patch, _on_its_way(patch.signal_NCHW)) for patch in patches]
+        torch.cuda.synchronize(self.device)
+        return brought
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -118,51 +182,28 @@ class Deconvnet:
         x_NCHW = x_NCHW.to(self.device, self.trunk.dtype)
         return x_NCHW.contiguous(memory_format=torch.channels_last)
 
-    def _project(self, x_NCHW: Tensor, specs: list[LayerSpec], size: Size) -> list[Reconstruction]:
-        budget = self.budget
-        up = forward(self.trunk, x_NCHW, [spec.layer for spec in specs], budget.band_elements)
-        window_specs = [spec for spec in specs if not spec.is_whole_map]
-        peaks = {index: peaks_of(up.maps[index]) for index in {spec.layer.index for spec in window_specs}}
-        seeds = [seed for spec in window_specs for seed in select(spec, peaks[spec.layer.index])]
-        results: dict[tuple[int, LayerSpec], list[Reconstruction]] = defaultdict(list)
-        for result in self._single_activations(seeds, up, size):
-            results[result.image, result.spec].append(result)
-        whole_maps = [spec for spec in specs if spec.is_whole_map]
-        if whole_maps:
-            maps = {spec.layer.index: up.maps[spec.layer.index] for spec in whole_maps}
-            pixels = project_maps(self.trunk, maps, up, budget.band_elements)
-            for spec in whole_maps:
-                for image, pixels_CHW in enumerate(pixels[spec.layer.index]):
-                    results[image, spec].append(_whole_map(image, spec, whole(size).window(), pixels_CHW))
-        return [
-            result for image in range(x_NCHW.shape[0]) for spec in specs for result in results[image, spec]
-        ]
-
-    def _single_activations(self, seeds: list[Seed], up: Forward, size: Size) -> list[Reconstruction]:
-        """The windows of `seeds`, in their order, each laid into its receptive field."""
-        layers = layers_of(self.trunk.model)
-        found: dict[int, Reconstruction] = {}
-        for index, box, pixels_CHW in project_windows(self.trunk, seeds, up, self.budget.window_elements):
-            seed = seeds[index]
-            window = receptive_window(layers[: seed.spec.layer.index + 1], seed.y, seed.x, size)
-            found[index] = _single_activation(seed, window, _laid_into(window, box, pixels_CHW))
-        return [found[index] for index in range(len(seeds))]
-
 
 def _whole_map(image: int, spec: LayerSpec, window: Window, pixels_CHW: Tensor) -> Reconstruction:
-    return Reconstruction(image, spec, None, None, None, None, window, *_finished(pixels_CHW))
+    pixels_CHW = pixels_CHW.contiguous()
+    nonfinite = int(pixels_CHW.numel() - pixels_CHW.isfinite().sum())
+    return Reconstruction(image, spec, None, None, None, None, window, pixels_CHW, nonfinite)
 
 
-def _single_activation(seed: Seed, window: Window, pixels_CHW: Tensor) -> Reconstruction:
+def _single_activation(seed: Seed, window: Window, pixels_CHW: Tensor, nonfinite: int) -> Reconstruction:
     return Reconstruction(
-        seed.image, seed.spec, seed.unit, seed.y, seed.x, seed.activation, window, *_finished(pixels_CHW)
+        seed.image, seed.spec, seed.unit, seed.y, seed.x, seed.activation, window, pixels_CHW, nonfinite
     )
 
 
-def _finished(pixels_CHW: Tensor) -> tuple[Tensor, int]:
-    """The pixels as they are handed out, and how many of them are not finite."""
-    pixels_CHW = pixels_CHW.to("cpu", torch.float32).contiguous()
-    return pixels_CHW, int(pixels_CHW.numel() - pixels_CHW.isfinite().sum())
+def _at_hand(pixels_NCHW: Tensor) -> Tensor:
+    """The pixels as they are handed out: float32, on the CPU. One copy for all of a batch."""
+    return pixels_NCHW.to("cpu", torch.float32)
+
+
+def _on_its_way(pixels_NCHW: Tensor) -> Tensor:
+    """The same from a GPU, into pinned memory; there once the device is synchronised."""
+    host_NCHW = torch.empty_like(pixels_NCHW, dtype=torch.float32, device="cpu", pin_memory=True)
+    return host_NCHW.copy_(pixels_NCHW, non_blocking=True)
 
 
 def _laid_into(window: Window, box: Box, pixels_CHW: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ two bits of information; it is kept in one byte: 2 * row + column.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,7 +41,7 @@ def unpool(signal_NCHW: Tensor, switches_NCHW: Tensor, given: Box, wanted: Box) 
     n, channels = signal_NCHW.shape[:2]
     # Flat positions in channels-last memory: a scatter is deterministic, since no two values meet.
     row_stride, pixel_stride = full.width * channels, channels
-    lut = torch.tensor([0, pixel_stride, row_stride, row_stride + pixel_stride], device=signal_NCHW.device)
+    lut = _steps(pixel_stride, row_stride, signal_NCHW.device)
     corner_HWC = (
         torch.arange(given.height, device=signal_NCHW.device)[:, None, None] * (2 * row_stride)
         + torch.arange(given.width, device=signal_NCHW.device)[:, None] * (2 * pixel_stride)
@@ -63,6 +65,13 @@ def unpool(signal_NCHW: Tensor, switches_NCHW: Tensor, given: Box, wanted: Box) 
             wanted.bottom - full.bottom,
         ),
     )
+
+
+@lru_cache(maxsize=256)
+def _steps(pixel_stride: int, row_stride: int, device: torch.device) -> Tensor:
+    """Switch -> distance from a pool's first place. Kept: on a GPU making it waits for all work before."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor([0, pixel_stride, row_stride, row_stride + pixel_stride], device=device)
 
 
 def position_of(place: tuple[int, int], switch: int) -> tuple[int, int]:

@@ -35,42 +35,36 @@ class Patch:
     seeds: tuple[int, ...]
 
 
-def project_windows(
-    trunk: Trunk, seeds: Sequence[Seed], up: Forward, batch_elements: int
-) -> Iterator[tuple[int, Box, Tensor]]:
-    """Project single activations: yields (index of the seed, box in pixels, pixels_CHW), in any order.
+def project_windows(trunk: Trunk, seeds: Sequence[Seed], up: Forward, batch_elements: int) -> Iterator[Patch]:
+    """Project single activations: yields them on boxes in pixels, in any order, each seed once.
 
-    The box holds everything that is not zero. `batch_elements` bounds the values of one signal that
-    travels; it decides about speed and memory, never about the result.
+    `Patch.seeds` count into `seeds`; a box holds everything that is not zero. `batch_elements` bounds
+    the values of one signal that travels; it decides about speed and memory, never about the result.
     """
-    entries: dict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
+    places = _entries(seeds, up)
+    entries: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, seed in enumerate(seeds):
-        block, step, y, x = _entry(seed, up)
-        entries[block, step].append((index, y, x))
-    for (block, step), places in entries.items():
+        entries[seed.spec.layer.block, seed.spec.layer.step].append(index)
+    for (block, step), entering in entries.items():
         size = up.sizes[block - 1]
-        boxes = [Box(y, x, y + 1, x + 1) for _, y, x in places]
+        convolution = trunk.blocks[block - 1].convolutions[step]
+        boxes = [Box(y, x, y + 1, x + 1) for y, x in (places[index] for index in entering)]
         for group in _alike(boxes, size, step + 1):
             for chunk in _chunks(trunk, block, [boxes[i] for i in group], group, batch_elements):
                 patch = _kernel_slices(
-                    trunk.blocks[block - 1].convolutions[step],
-                    [seeds[places[i][0]] for i in chunk],
-                    tuple(boxes[i] for i in chunk),
-                    tuple(places[i][0] for i in chunk),
-                    size,
+                    convolution, seeds, [entering[i] for i in chunk], [boxes[i] for i in chunk], size
                 )
                 yield from _descend(trunk, block, step - 1, patch, seeds, up, batch_elements)
 
 
 def _descend(
     trunk: Trunk, block: int, step: int, patch: Patch, seeds: Sequence[Seed], up: Forward, batch_elements: int
-) -> Iterator[tuple[int, Box, Tensor]]:
+) -> Iterator[Patch]:
     """Carry a patch below convolution `step` of `block` (-1: the block's input) to the pixels."""
     for convolution in reversed(trunk.blocks[block - 1].convolutions[: step + 1]):
         patch = _transposed(convolution, patch, up.sizes[block - 1])
     if block == 1:
-        for row, index in enumerate(patch.seeds):
-            yield index, patch.boxes[row], patch.signal_NCHW[row]
+        yield patch
         return
     below = trunk.blocks[block - 2]
     size = up.sizes[block - 2]
@@ -83,28 +77,32 @@ def _descend(
             )
 
 
-def _entry(seed: Seed, up: Forward) -> tuple[int, int, int, int]:
-    """Where a seed enters: block, convolution within it, and the place on that convolution's output."""
-    layer = seed.spec.layer
-    if layer.kind == "pool":
-        switch = int(up.switches_NCHW[layer.block][seed.image, seed.unit, seed.y, seed.x])
-        y, x = switches.position_of((seed.y, seed.x), switch)
-        return layer.block, layer.step, y, x
-    return layer.block, layer.step, seed.y, seed.x
+def _entries(seeds: Sequence[Seed], up: Forward) -> list[tuple[int, int]]:
+    """Where each seed enters: its place (y, x) on the output of its layer's convolution."""
+    places = [(seed.y, seed.x) for seed in seeds]
+    by_block: dict[int, list[int]] = defaultdict(list)
+    for index, seed in enumerate(seeds):
+        if seed.spec.layer.kind == "pool":
+            by_block[seed.spec.layer.block].append(index)
+    for block, pooled in by_block.items():
+        # All at once: on a GPU each look at a single value would wait for everything before it.
+        at = torch.tensor([(seeds[i].image, seeds[i].unit, seeds[i].y, seeds[i].x) for i in pooled])
+        image_N, unit_N, y_N, x_N = at.to(up.switches_NCHW[block].device).unbind(1)
+        for index, switch in zip(
+            pooled, up.switches_NCHW[block][image_N, unit_N, y_N, x_N].tolist(), strict=True
+        ):
+            places[index] = switches.position_of(places[index], switch)
+    return places
 
 
 def _kernel_slices(
-    convolution: Convolution,
-    seeds: Sequence[Seed],
-    boxes: tuple[Box, ...],
-    indices: tuple[int, ...],
-    size: Size,
+    convolution: Convolution, seeds: Sequence[Seed], indices: Sequence[int], boxes: Sequence[Box], size: Size
 ) -> Patch:
     """The first step down: a single activation times its unit's kernel, clipped at the map's edge."""
     kernel_OIHW = convolution.kernel_OIHW
-    units_N = torch.tensor([seed.unit for seed in seeds], device=kernel_OIHW.device)
+    units_N = torch.tensor([seeds[i].unit for i in indices], device=kernel_OIHW.device)
     activation_N = torch.tensor(
-        [seed.activation for seed in seeds], device=kernel_OIHW.device, dtype=kernel_OIHW.dtype
+        [seeds[i].activation for i in indices], device=kernel_OIHW.device, dtype=kernel_OIHW.dtype
     )
     signal_NCHW = kernel_OIHW.index_select(0, units_N).mul_(activation_N[:, None, None, None])
     if convolution.layer.index > 0:
@@ -112,7 +110,7 @@ def _kernel_slices(
     grown = tuple(box.grown(size) for box in boxes)
     top, left = grown[0].top - boxes[0].top + 1, grown[0].left - boxes[0].left + 1
     signal_NCHW = signal_NCHW[:, :, top : top + grown[0].height, left : left + grown[0].width]
-    return Patch(signal_NCHW.contiguous(memory_format=torch.channels_last), grown, indices)
+    return Patch(signal_NCHW.contiguous(memory_format=torch.channels_last), grown, tuple(indices))
 
 
 def _transposed(convolution: Convolution, patch: Patch, size: Size) -> Patch:
