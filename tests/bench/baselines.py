@@ -59,6 +59,20 @@ class Captum:
         return gradient_NCHW.detach() * activation_N[:, None, None, None]
 
 
+class CaptumEach(Captum):
+    """The same as its documentation calls it: one image and one (unit, y, x) a call."""
+
+    def reconstruct(self, places_N: Sequence[Place]) -> Tensor:
+        parts = []
+        for n, place in enumerate(places_N):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                where = (place.unit, place.y, place.x)
+                gradient_NCHW: Tensor = self._captum.attribute(self._x_NCHW[n : n + 1], where)
+            parts.append(gradient_NCHW.detach() * place.activation)
+        return torch.cat(parts)
+
+
 class ArticleLoop:
     """Per unit: forward with `return_indices`, keep one activation, densely back layer by layer.
 
@@ -167,6 +181,7 @@ def _only(map_NCHW: Tensor, places_N: Sequence[Place]) -> Tensor:
 
 BASELINES: Mapping[str, Callable[[Mapping[str, Tensor], Tensor, int], Baseline]] = {
     "captum": Captum,
+    "captum, each": CaptumEach,
     "article": ArticleLoop,
     "autograd": Autograd,
 }

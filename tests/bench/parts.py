@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.bench.baselines import BASELINES, ArticleLoop, Baseline, Place
+from tests.bench.floor import replay
 from tests.bench.measure import OURS, Ratio, Round, contest, interleaved, seconds
 from tests.bench.setting import N_IMAGES, Setting
 from tests.deconv.common import on_whole_image, relative_difference
@@ -22,6 +23,9 @@ from worker.deconv.projection import project_maps
 
 MEASURED_UNITS = 2
 """A baseline costs the same for every unit, so this many are run and the rest is multiplied out."""
+
+FLOOR = "its convolutions"
+"""Our own convolutions with nothing between them: that ratio is the share that they are of our time."""
 
 MAX_DIFFERENCE = 1e-3
 """Between two ways to one reconstruction; rounding may flip a pool's near-tie, nothing else may differ."""
@@ -57,6 +61,7 @@ def units(setting: Setting, pools: Sequence[Layer], counts: Sequence[int]) -> It
             n_measured = count if setting.full else min(count, MEASURED_UNITS)
             ranks = _by_rank(results)[:n_measured]
             rounds = interleaved(_round_of_units(setting, pool, count, baselines, ranks), quick=setting.quick)
+            yield Row("units", f"{pool.name} x {count}", FLOOR, Ratio.of(rounds, FLOOR), None, count)
             for name in baselines:
                 ratio = Ratio.of(rounds, name)
                 case = f"{pool.name} x {count}"
@@ -140,8 +145,13 @@ def _round_of_units(
         for places_N in ranks:
             baseline.reconstruct(places_N)
 
+    def work() -> object:
+        return setting.net.project(setting.x_NCHW, [f"{pool.name}:top:{count}"])
+
+    convolutions_alone = replay(work)
+
     def one_round() -> Round:
-        found = {OURS: seconds(lambda: setting.net.project(setting.x_NCHW, [f"{pool.name}:top:{count}"]))}
+        found = {OURS: seconds(work), FLOOR: seconds(convolutions_alone)}
         for name, baseline in baselines.items():
             shared_s = seconds(baseline.prepare)
             found[name] = shared_s + seconds(lambda: reconstruct_each(baseline)) * count / len(ranks)  # noqa: B023  (called at once)
