@@ -72,13 +72,20 @@ def _check_redis(settings: Settings) -> str:
 
 
 def _check_store(out: str) -> str:
-    """Write and read one small object. It stays the same one, so that only one is ever left."""
+    """Write and read one small object. It stays the same one, so that only one is ever left.
+
+    Also whether a write on condition that nothing stands there leaves alone what does.
+    """
     store = open_store(out)
     data = secrets.token_bytes(16)
     store.write(_PROBE_KEY, data)
     if store.read(_PROBE_KEY) != data:
         raise StorageError(f"{store.place} gives back other bytes than were written: use another folder")
-    return f"{store.place} can be written and read"
+    if store.write(_PROBE_KEY, data[::-1], if_absent=True):
+        conditions = "it ignores conditional writes: of two workers on one shard the last to end stays"
+    else:
+        conditions = "it honours conditional writes"
+    return f"{store.place} can be written and read; {conditions}"
 
 
 def _check_weights(weights: str) -> str:

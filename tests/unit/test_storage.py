@@ -1,4 +1,7 @@
-"""What every storage backend must do: add a backend to `BACKENDS` and all of it is asked of it."""
+"""What every storage backend must do: add a backend to `BACKENDS` and all of it is asked of it.
+
+What only S3 can show is in `test_s3_*.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,68 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import urllib.request
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.memory_store import MemoryStore
+from tests.s3_server import UseS3, localbucket_server
 from worker.contract.errors import ObjectNotFound, StorageDenied, StorageError, UsageError
 from worker.storage import Store, open_store
+from worker.storage.client import s3_client
 
-BACKENDS: dict[str, Callable[[Path], Store]] = {"folder": lambda tmp_path: open_store(tmp_path / "place")}
+BACKENDS = ("folder", "memory", "s3-moto", "s3-localbucket")
+LASTING = tuple(backend for backend in BACKENDS if backend != "memory")
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return BACKENDS[request.param](tmp_path)
+def _new_stores(backend: str, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """One empty store of that kind after the other."""
+    match backend:
+        case "folder":
+            folder = request.getfixturevalue("tmp_path")
+            return (open_store(folder / f"place-{number}") for number in count())
+        case "memory":
+            return (MemoryStore() for _ in count())
+        case _:
+            bucket = request.getfixturevalue("s3_bucket" if backend == "s3-moto" else "localbucket_bucket")
+            return (open_store(f"s3://{bucket}/place {number}") for number in count())
+
+
+@pytest.fixture(scope="module")
+def localbucket_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with localbucket_server(tmp_path_factory.mktemp("localbucket")) as endpoint_url:
+        yield endpoint_url
+
+
+@pytest.fixture
+def localbucket_bucket(localbucket_endpoint: str, use_s3: UseS3) -> str:
+    use_s3(localbucket_endpoint)
+    name = f"bucket-{uuid.uuid4().hex}"
+    s3_client().create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(params=BACKENDS)
+def new_stores(request: pytest.FixtureRequest) -> Iterator[Store]:
+    return _new_stores(request.param, request)
+
+
+@pytest.fixture
+def store(new_stores: Iterator[Store]) -> Store:
+    return next(new_stores)
+
+
+@pytest.fixture(params=LASTING)
+def lasting_store(request: pytest.FixtureRequest) -> Store:
+    return next(_new_stores(request.param, request))
 
 
 def test_what_was_written_is_read_back_byte_for_byte(store: Store) -> None:
@@ -65,19 +112,21 @@ def test_exactly_one_of_eight_racers_commits(store: Store) -> None:
 def test_a_reader_never_sees_half_an_object(store: Store) -> None:
     versions = {bytes([n]) * (50_000 * n) for n in range(1, 5)}
     store.write("a", min(versions))
-    writing = threading.Event()
+    written = threading.Event()
 
     def write() -> None:
         for _ in range(25):
             for version in versions:
                 store.write("a", version)
-        writing.set()
+        written.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     seen: set[bytes] = set()
     listed: set[str] = set()
-    while not writing.is_set():
+    over = False
+    while not over:
+        over = written.is_set()
         seen.add(store.read("a"))
         listed.update(store.list(""))
     writer.join()
@@ -92,6 +141,18 @@ def test_a_missing_object_is_not_found_and_does_not_exist(store: Store) -> None:
         with pytest.raises(ObjectNotFound, match=key):
             store.read(key)
     assert store.exists("folder/a")
+
+
+def test_what_was_deleted_is_gone_and_to_delete_nothing_is_no_error(store: Store) -> None:
+    store.write("a/b", b"1")
+    store.write("a/c", b"2")
+    store.delete("a/b")
+    store.delete("a/b")
+    store.delete("never/was")
+    assert [*store.list("")] == ["a/c"]
+    assert not store.exists("a/b")
+    with pytest.raises(StorageError, match="not allowed"):
+        store.delete("../a/c")
 
 
 def test_an_untouched_place_is_empty(store: Store) -> None:
@@ -110,34 +171,83 @@ def test_list_takes_the_prefix_as_text_and_sorts_whole_keys(store: Store) -> Non
     assert list(store.list("x/b/")) == []
 
 
+def test_folders_are_the_first_parts_of_deeper_keys(store: Store) -> None:
+    assert [*store.folders()] == []
+    for key in ("b/1", "b/2/3", "a b/x", "top", "é/x"):
+        store.write(key, b"1")
+    assert [*store.folders()] == ["a b", "b", "é"]
+
+
 @pytest.mark.parametrize(
     "key", ["", "/etc/passwd", "../a", "a/../b", "a/./b", ".", "a//b", "a/", "a\\b", "a\0b"]
 )
 def test_a_key_that_could_leave_the_place_is_refused(store: Store, key: str) -> None:
-    for act in (store.read, store.exists, lambda key: store.write(key, b"")):
+    for act in (
+        store.read,
+        store.exists,
+        lambda key: store.write(key, b""),
+        lambda key: store.read_range(key, 0, 1),
+        lambda key: store.write_file(key, Path(__file__)),
+        lambda key: store.link(key, 60),
+    ):
         with pytest.raises(StorageError, match="not allowed"):
             act(key)
 
 
 def test_list_cannot_leave_the_place(store: Store) -> None:
-    for prefix in ("../", "/etc/", "a/../../"):
+    for prefix in ("../", "/", "/etc", "/etc/", "a/../../"):
         with pytest.raises(StorageError, match="not allowed"):
             list(store.list(prefix))
 
 
-def test_the_place_opens_the_same_store_again(store: Store) -> None:
-    store.write("a", b"1")
-    assert open_store(store.place).read("a") == b"1"
-    assert open_store(store.place).place == store.place
+def test_the_place_opens_the_same_store_again(lasting_store: Store) -> None:
+    lasting_store.write("a", b"1")
+    assert open_store(lasting_store.place).read("a") == b"1"
+    assert open_store(f"{lasting_store.place}/").place == lasting_store.place
+
+
+def test_a_link_gives_the_object(lasting_store: Store) -> None:
+    lasting_store.write("a folder/ä+#?.png", b"a picture")
+    with urllib.request.urlopen(lasting_store.link("a folder/ä+#?.png", 60)) as answer:  # noqa: S310
+        assert answer.read() == b"a picture"
+
+
+def test_ranges_are_read_exactly_or_not_at_all(store: Store) -> None:
+    store.write("a.tar", bytes(range(100)))
+    assert store.read_range("a.tar", 0, 100) == bytes(range(100))
+    assert store.read_range("a.tar", 10, 1) == bytes([10])
+    assert store.read_range("a.tar", 90, 10) == bytes(range(90, 100))
+    for offset, length in ((90, 11), (100, 1), (1000, 5), (-5, 5), (0, 0)):
+        with pytest.raises(StorageError):
+            store.read_range("a.tar", offset, length)
+    with pytest.raises(ObjectNotFound):
+        store.read_range("b.tar", 0, 1)
+
+
+def test_a_local_file_is_copied_and_stays(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(256)) * 1000)
+    store.write("x/copy", b"what stood there")
+    store.write_file("x/copy", file)
+    assert store.read("x/copy") == file.read_bytes() == bytes(range(256)) * 1000
+    assert list(store.list("")) == ["x/copy"]
+
+
+def test_a_local_file_that_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*nothing: No such file"):
+        store.write_file("copy", tmp_path / "nothing")
+    assert not store.exists("copy")
 
 
 _PARTS = st.text("ab.-_é ", min_size=1, max_size=4).filter(lambda part: part not in (".", ".."))
 
 
 @given(st.lists(st.tuples(st.lists(_PARTS, min_size=1, max_size=3).map("/".join), st.binary(max_size=8))))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-def test_a_store_behaves_as_a_dictionary(store: Store, writes: list[tuple[str, bytes]]) -> None:
-    shutil.rmtree(store.place, ignore_errors=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+def test_a_store_behaves_as_a_dictionary(
+    new_stores: Iterator[Store], writes: list[tuple[str, bytes]]
+) -> None:
+    store = next(new_stores)
     model: dict[str, bytes] = {}
     for key, data in writes:
         # A folder cannot hold both "a" and "a/b".
@@ -251,8 +361,19 @@ def test_a_place_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("place", "words"),
-    [("s3://bucket/prefix", "S3 is not supported"), ("gs://bucket", "gs://"), ("", "empty")],
+    [
+        ("gs://bucket", "gs://"),
+        ("S3://bucket", "S3://"),
+        ("", "empty"),
+        ("s3://", "names no bucket"),
+        ("s3:///prefix", "names no bucket"),
+        ("s3://a b/prefix", "names no bucket"),
+        ("s3://user@bucket/prefix", "names no bucket"),
+        ("s3://bucket//prefix", "cannot be a place"),
+        ("s3://bucket/a/../b", "cannot be a place"),
+        ("s3://bucket/a\\b", "cannot be a place"),
+    ],
 )
-def test_a_place_that_is_no_folder_is_a_wrong_use(place: str, words: str) -> None:
+def test_a_place_that_cannot_be_is_a_wrong_use(place: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_store(place)

@@ -8,12 +8,17 @@ DeconvoyError
 ├── ImageError              one image cannot be used: becomes a `failed` row, the job goes on
 │   ├── ImageNotFound
 │   ├── ImageUnreadable     bytes that cannot be decoded
+│   ├── ImageNotAllowed     outside the allowed roots, or neither a file nor an object; nothing was read
+│   ├── ImageUnavailable    the store did not answer
+│   ├── ImageQuarantined    processes died while they worked on it; a `quarantined` row
 │   ├── ImageTooLarge       more bytes or pixels than allowed
 │   └── ImageTooSmall       smaller than the network's pools need
 ├── StorageError
 │   ├── ObjectNotFound
+│   ├── ObjectTooLarge      more bytes than the caller allows; nothing was read
 │   ├── StorageDenied
-│   └── StorageFull
+│   ├── StorageFull
+│   └── StorageUnavailable  no answer after all retries
 ├── BrokerError             Redis does not answer, or refuses
 ├── MessageError            a message or job file that this version does not understand
 ├── JobError                no such job, or one that contradicts what is asked
@@ -66,6 +71,20 @@ class ImageUnreadable(ImageError):
     """The bytes are no image, are cut short, or are of a format that is not allowed."""
 
 
+class ImageNotAllowed(ImageError):
+    """The image lies outside the allowed roots, or is neither a file nor an object; nothing was read."""
+
+
+class ImageUnavailable(ImageError):
+    """The store did not answer after all retries; the image itself may be well."""
+
+    retryable = True
+
+
+class ImageQuarantined(ImageError):
+    """Several processes died while they worked on this image; it is not touched again by itself."""
+
+
 class ImageTooLarge(ImageError):
     """The file has more bytes, or the picture more pixels, than the limit."""
 
@@ -82,12 +101,22 @@ class ObjectNotFound(StorageError):
     """There is no object under this key."""
 
 
+class ObjectTooLarge(StorageError):
+    """The object has more bytes than the caller allows. Its body was not read."""
+
+
 class StorageDenied(StorageError):
     """The store refuses access."""
 
 
 class StorageFull(StorageError):
     """No space is left."""
+
+
+class StorageUnavailable(StorageError):
+    """The store did not answer, or only with faults of its own, after all retries."""
+
+    retryable = True
 
 
 class BrokerError(DeconvoyError):

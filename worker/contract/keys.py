@@ -9,9 +9,14 @@ from worker.contract.specs import LayerSpec
 
 JOB = "job.json"
 INDEX = "index.parquet"
+SUMMARY = "summary.json"
+FAILURES = "failures.jsonl"
 REPORT = "report/index.html"
 CERTIFICATE = "certificate.json"
 SHARDS = "shards/"
+RETRIES = "retries/"
+CANCELLED = "cancelled.json"
+"""Stands while the job is cancelled: no worker begins another shard of it."""
 
 
 def manifest_key(shard: int) -> str:
@@ -22,6 +27,16 @@ def manifest_key(shard: int) -> str:
 def shard_key(shard: int) -> str:
     """The shard's record, written last: it stands = the shard is done."""
     return f"{SHARDS}{shard:06d}.parquet"
+
+
+def retry_key(attempt: int) -> str:
+    """Says which shards are tried again, the `attempt`-th time from 1: those with failed images."""
+    return f"{RETRIES}{attempt:03d}.json"
+
+
+def retry_shard_key(attempt: int, shard: int) -> str:
+    """The record of a shard's images that were tried again; its rows take the place of earlier ones."""
+    return f"{RETRIES}{attempt:03d}/{shard:06d}.parquet"
 
 
 def image_key(image: str) -> str:
@@ -44,3 +59,11 @@ def recon_key(spec: LayerSpec, key: str, suffix: str, unit: int | None = None) -
 def input_key(key: str) -> str:
     """The preprocessed image, as the network saw it; JPEG, for people to look at."""
     return f"inputs/{key}.jpg"
+
+
+def tar_key(shard: int, sha256: str) -> str:
+    """Where all pictures of a shard stand in layout `tar`; `sha256` is the archive's, in hex.
+
+    Two workers on one shard whose pictures differ write two archives, and the record names its own.
+    """
+    return f"recon/{shard:06d}-{sha256[:12]}.tar"

@@ -7,14 +7,16 @@ test holds the two together.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worker.contract.errors import MessageError
+from worker.contract.stages import slowest_stage
 
 Status = Literal["ok", "failed", "quarantined"]
 
@@ -26,7 +28,9 @@ class Row:
 
     `activation` is the seed's value, `scale` the absolute value (in 0-255 pixel units) that is drawn
     as full black or white; `nonfinite` counts NaN and infinities in the reconstruction; `seconds` is
-    the time that its own stages took together. What a failed row cannot know is None.
+    the time that its own stages took together. `offset` and `length` are the picture's bytes within
+    the object `key`, None where it is the whole object; `input_…` say the same of the preprocessed
+    image. What a failed row cannot know is None.
     """
 
     image: str
@@ -59,6 +63,9 @@ class Row:
     source_sha256: str | None = None
     shard: int
     seconds: float | None = None
+    input_key: str | None = None
+    input_offset: int | None = None
+    input_length: int | None = None
 
 
 SCHEMA = pa.schema(
@@ -93,14 +100,68 @@ SCHEMA = pa.schema(
         pa.field("source_sha256", pa.string()),
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("seconds", pa.float64()),
+        pa.field("input_key", pa.string()),
+        pa.field("input_offset", pa.int64()),
+        pa.field("input_length", pa.int64()),
     ]
 )
 
 STAGES_METADATA = b"deconvoy.stages"
-"""Key of the Parquet file's metadata that holds a shard's stage seconds, as JSON."""
+"""Key of the Parquet file's metadata that holds seconds by stage, as JSON: a shard's, or all shards'."""
+
+RESOURCES_METADATA = b"deconvoy.resources"
+"""Likewise: the most that the shard, or any shard, had in use at one time. `peak_rss_bytes`: memory of the
+worker's process, since it started; `most_loaded_ahead`: images decoded before the network came to them;
+`most_waiting_to_write`: images computed and not stored yet; `most_bytes_waiting_to_write`: their
+reconstructions, as float32."""
 
 WEIGHTS_METADATA = b"deconvoy.weights"
 """Likewise: name and sha256 of the weights that computed the rows, with a space between."""
+
+
+class Summary(TypedDict):
+    """What the metadata of a record or an index says of the work."""
+
+    stages: dict[str, float]
+    slowest_stage: str | None
+    resources: dict[str, int]
+
+
+class JobSummary(Summary):
+    """`summary.json`: the work of all records, and how many images there are and are not `ok`."""
+
+    n_images: int
+    n_failed: int
+
+
+class Failure(TypedDict):
+    """A line of `failures.jsonl`: an image that is not `ok`, and why."""
+
+    image: str
+    status: Status
+    error: str
+    message: str
+    shard: int
+
+
+def work_metadata(stages: Mapping[str, float], resources: Mapping[str, int]) -> dict[bytes, bytes]:
+    """The metadata that `summary_of` reads."""
+    return {
+        STAGES_METADATA: json.dumps(stages).encode(),
+        RESOURCES_METADATA: json.dumps(resources).encode(),
+    }
+
+
+def summary_of(metadata: Mapping[bytes, bytes] | None) -> Summary:
+    """Read the `schema.metadata` of a record or an index. Raises MessageError where it says nothing."""
+    try:
+        stages: dict[str, float] = json.loads((metadata or {})[STAGES_METADATA])
+        resources: dict[str, int] = json.loads((metadata or {})[RESOURCES_METADATA])
+    except KeyError as error:
+        raise MessageError(
+            f"the file's metadata has no {error.args[0].decode()}; use the version that wrote it"
+        ) from error
+    return Summary(stages=stages, slowest_stage=slowest_stage(stages), resources=resources)
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract.errors import SettingsError
+from worker.contract.roots import parse_roots
 
 
 class Settings(BaseSettings):
@@ -19,6 +20,32 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(default=None, pattern=r"^(redis|rediss|unix)://")
     """The Redis that holds the queue: `redis://host:6379/0`, `rediss://…`, `unix:///path.sock`.
     Unset: `deconvoy run` starts a private one; the other commands ask for it."""
+
+    s3_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
+    """The server behind `s3://` places, such as `http://minio:9000`. Unset: AWS."""
+
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """`path`: the bucket stands in the path of a request; `virtual`: in its host name; `auto`: in the
+    path if an endpoint is set, else as AWS wants it."""
+
+    s3_checksums: Literal["when_supported", "when_required"] = "when_supported"
+    """Whether uploads carry a checksum and downloads are checked: wherever S3 defines one, or only where
+    it must be. Some servers other than AWS need `when_required`."""
+
+    s3_verify_tls: bool = True
+    """Whether the certificate of an `https` endpoint is checked."""
+
+    s3_ca_bundle: Path | None = None
+    """A PEM file with the authorities that vouch for the endpoint's certificate. Unset: the usual ones."""
+
+    s3_connect_timeout_s: int = Field(default=10, ge=1)
+    """How long a connection to S3 may take to come about."""
+
+    s3_read_timeout_s: int = Field(default=60, ge=1)
+    """How long S3 may be silent in the middle of a request."""
+
+    s3_max_attempts: int = Field(default=8, ge=1)
+    """How often a request to S3 is made in all before it counts as failed; the pauses grow up to 20 s."""
 
     cache_dir: Path = Path("~/.cache/deconvoy")
     """Where downloaded weights are kept."""
@@ -32,14 +59,24 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=100_000_000, ge=1)
     """An image with more pixels than this is a failed row, not decoded."""
 
+    allowed_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_roots)] = ()
+    """Folders and `s3://` prefixes with commas between them: `/data,s3://photos/2026`. An image that lies
+    under none of them is not read. Unset: whatever a worker can read."""
+
     shard_time_limit_s: int = Field(default=900, ge=10)
     """A shard that takes longer is ended and counts as failed; its message is kept four times as long."""
+
+    lease_s: int = Field(default=60, ge=2)
+    """How long after its last sign of life a worker counts as dead; what it held is given back then."""
 
     shutdown_s: int = Field(default=60, ge=0)
     """How long a worker that is told to stop may go on with its shard before it gives it back."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much a worker says on stderr."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How it says it; `json`: an object a line."""
 
 
 def load_settings() -> Settings:
@@ -49,6 +86,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"DECONVOY_{'_'.join(map(str, first['loc'])).upper()}"
+        reason = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"{name}={first['input']!r} cannot be used: {first['msg']}; correct it or unset it"
+            f"{name}={first['input']!r} cannot be used: {reason}; correct it or unset it"
         ) from error

@@ -6,22 +6,36 @@ import os
 from pathlib import Path
 
 from worker.contract.errors import UsageError
-from worker.storage.base import Store
+from worker.storage.base import Store, is_key
 from worker.storage.folder import FolderStore
+from worker.storage.objects import is_s3, split_uri
 
 
 def open_store(place: str | os.PathLike[str]) -> Store:
-    """The store at `place`: a folder, relative or absolute, `~` allowed; it need not exist yet.
+    """The store at `place`: a folder, relative or absolute, `~` allowed, or `s3://bucket/prefix`.
 
-    Raises UsageError for an empty place, and for an URI: buckets are not supported yet.
+    A folder need not exist yet, a bucket must; neither is looked at here.
+
+    Raises UsageError for an empty place, another kind of URI, and a bucket or prefix that cannot be.
     """
     text = os.fspath(place)
     if not text:
-        raise UsageError("the place is empty: name a folder")
+        raise UsageError("the place is empty: name a folder or s3://bucket/prefix")
+    if is_s3(text):
+        return _open_bucket(text)
     scheme, separator, _ = text.partition("://")
-    if scheme.lower() == "s3" and separator:
-        raise UsageError(f"{text}: S3 is not supported by this version; use a folder")
     if separator:
-        raise UsageError(f"{text}: {scheme}:// is no kind of place; use a folder")
+        raise UsageError(f"{text}: {scheme}:// is no kind of place; use a folder or s3://bucket/prefix")
     # os.path and not pathlib: it leaves an unknown ~user alone, and takes ".." away without following links.
     return FolderStore(Path(os.path.abspath(os.path.expanduser(text))))  # noqa: PTH100, PTH111
+
+
+def _open_bucket(uri: str) -> Store:
+    bucket, key = split_uri(uri)
+    prefix = key.rstrip("/")
+    if prefix and not is_key(prefix):
+        raise UsageError(f"{uri!r} cannot be a place: use names between single slashes, no ..")
+    # With the first bucket: boto3 takes a quarter of a second to import.
+    from worker.storage.s3 import S3Store
+
+    return S3Store(bucket, prefix)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from worker.contract.errors import ObjectNotFound, StorageDenied, StorageError, StorageFull
+from worker.storage.base import check_key, check_prefix, check_range
 
 _TEMPORARY_PREFIX = ".deconvoy-tmp-"
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
@@ -39,22 +41,39 @@ class FolderStore:
         with self._translated("read", key):
             return path.read_bytes()
 
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """A part of the file. Raises ObjectNotFound, and StorageError where the file ends earlier."""
+        path = self._path(key)
+        check_range(offset, length)
+        with self._translated("read", key), path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+        if len(data) < length:
+            raise StorageError(f"{key!r} in {self.place} ends before byte {offset + length}")
+        return data
+
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Put a file, with the folders above it. Of several racers with `if_absent` one gets True."""
         path = self._path(key)
-        temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        with self._translated("write", key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                # Not tempfile: its files are for their owner alone, these are as open as the umask says.
-                with temporary.open("xb") as file:
-                    file.write(data)
-                if if_absent:
-                    return self._link(temporary, path)
-                temporary.replace(path)
-                return True
-            finally:
-                temporary.unlink(missing_ok=True)
+        with self._translated("write", key), _beside(path) as temporary:
+            with temporary.open("xb") as file:
+                file.write(data)
+            if if_absent:
+                return self._link(temporary, path)
+            temporary.replace(path)
+            return True
+
+    def write_file(self, key: str, path: Path) -> None:
+        """Put a copy of a file, with the folders above it."""
+        target = self._path(key)
+        try:
+            source = path.open("rb")
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        with source, self._translated("write", key), _beside(target) as temporary:
+            with temporary.open("xb") as file:
+                shutil.copyfileobj(source, file)
+            temporary.replace(target)
 
     def exists(self, key: str) -> bool:
         """Whether there is such a file. Raises StorageDenied where that cannot be seen."""
@@ -66,22 +85,39 @@ class FolderStore:
         except ObjectNotFound:
             return False
 
+    def delete(self, key: str) -> None:
+        """Take a file away, if it stands; the folders above it stay."""
+        path = self._path(key)
+        with suppress(ObjectNotFound), self._translated("delete", key):
+            path.unlink()
+
     def list(self, prefix: str) -> Iterator[str]:
         """The keys that start with `prefix`, sorted; a folder is read when its turn comes."""
+        check_prefix(prefix)
         folder, slash, start = prefix.rpartition("/")
-        if folder:
-            self._path(folder)
         with self._translated("list", prefix):
             yield from _walk(self._root / folder, folder + slash, start)
 
+    def folders(self) -> Iterator[str]:
+        """The folders right in this one that are no empty shell."""
+        with self._translated("list", ""):
+            try:
+                names = sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+            except FileNotFoundError:
+                return
+        for name in names:
+            if next(self.list(f"{name}/"), None) is not None:
+                yield name
+
+    def link(self, key: str, expires_s: int) -> str:  # noqa: ARG002
+        """The file's URI, which holds for as long as the file stands."""
+        return self._path(key).as_uri()
+
     def _path(self, key: str) -> Path:
+        check_key(key)
         parts = key.split("/")
-        if (
-            any(part in ("", ".", "..") or part.startswith(_TEMPORARY_PREFIX) for part in parts)
-            or "\\" in key
-            or "\0" in key
-        ):
-            raise StorageError(f"key {key!r} is not allowed: use names between single slashes, no ..")
+        if any(part.startswith(_TEMPORARY_PREFIX) for part in parts):
+            raise StorageError(f"key {key!r} is not allowed: such names are kept for files half written")
         return self._root.joinpath(*parts)
 
     def _link(self, temporary: Path, path: Path) -> bool:
@@ -114,6 +150,20 @@ class FolderStore:
             if error.errno in _FULL:
                 raise StorageFull(f"{what}; free some space and resume the job") from error
             raise StorageError(what) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name for a new file in the folder of `path`, which is made; what is left there is removed.
+
+    Not tempfile: its files are for their owner alone, these are as open as the umask says.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _walk(folder: Path, before: str, start: str) -> Iterator[str]:

@@ -1,0 +1,53 @@
+"""S3 for all tests: one server for the session, a fresh bucket for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.s3_server import UseS3, environment_for, moto_server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of the session's S3 server."""
+    with moto_server() as endpoint_url:
+        yield endpoint_url
+
+
+@pytest.fixture
+def use_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseS3]:
+    """Makes a server the one of `s3://`: sets the variables, and gives them for other processes."""
+
+    def use(endpoint_url: str) -> dict[str, str]:
+        environment = environment_for(endpoint_url)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("AWS_PROFILE", raising=False)
+        return environment
+
+    yield use
+    from worker.storage import client
+
+    # Connections left open would be warned of when they are collected.
+    for opened in client._clients.values():
+        opened.close()
+    client._clients.clear()
+
+
+@pytest.fixture
+def s3_environment(s3_endpoint: str, use_s3: UseS3) -> dict[str, str]:
+    """The variables that lead to the session's server: set here, and given for other processes."""
+    return use_s3(s3_endpoint)
+
+
+@pytest.fixture
+def s3_bucket(s3_environment: dict[str, str]) -> str:
+    """The name of an empty bucket."""
+    from worker.storage.client import s3_client
+
+    name = f"bucket-{uuid.uuid4().hex}"
+    s3_client().create_bucket(Bucket=name)
+    return name

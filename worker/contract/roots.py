@@ -1,0 +1,71 @@
+"""Which images may be read: files and objects in buckets, and of these what lies under the allowed roots.
+
+Asked twice: by the producer before a job is written, and by the worker before it opens anything, which
+trusts no manifest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from worker.contract.errors import ImageNotAllowed
+
+_S3 = "s3://"
+_S3_OBJECT = re.compile(r"s3://[A-Za-z0-9._-]{1,255}/.+", re.DOTALL)
+_S3_ROOT = re.compile(r"s3://[A-Za-z0-9._-]{1,255}(/.*)?", re.DOTALL)
+
+
+def parse_roots(roots: str | Sequence[str]) -> tuple[str, ...]:
+    """The folders and `s3://` prefixes of a text with commas, or of a sequence; none for an empty one.
+
+    Raises ValueError for one that is neither an absolute folder nor such a prefix.
+    """
+    if isinstance(roots, str):
+        roots = [root.strip() for root in roots.split(",")] if roots else []
+    for root in roots:
+        usable = _S3_ROOT.fullmatch(root) and not _climbs(root) if "://" in root else root.startswith("/")
+        if not usable:
+            raise ValueError(f"{root!r} is neither an absolute folder nor s3://bucket or s3://bucket/prefix")
+    return tuple(roots)
+
+
+def check_image(image: str, roots: Sequence[str]) -> None:
+    """Refuse what is neither a file nor an object in a bucket; with `roots`, also what lies under none.
+
+    A file lies where its path leads, symbolic links followed; an object under a prefix if the whole parts
+    of its URI begin with those of the prefix. Nothing is opened. Raises ImageNotAllowed.
+    """
+    is_object = image.startswith(_S3)
+    if "://" in (image.removeprefix(_S3) if is_object else image):
+        raise ImageNotAllowed(f"{image!r} is neither a file nor s3://bucket/key; nothing else is read")
+    if is_object:
+        if not _S3_OBJECT.fullmatch(image):
+            raise ImageNotAllowed(f"{image!r} names no object: write s3://bucket/key")
+        if _climbs(image):
+            raise ImageNotAllowed(f"{image!r} has a part '..'; name the object itself")
+    if not roots:
+        return
+    if is_object:
+        allowed = any(image.startswith(f"{root.rstrip('/')}/") for root in roots if root.startswith(_S3))
+    else:
+        allowed = _leads_into(image, [root for root in roots if not root.startswith(_S3)])
+    if not allowed:
+        raise ImageNotAllowed(
+            f"{image!r} does not lie under an allowed root; "
+            f"add its folder or prefix to DECONVOY_ALLOWED_ROOTS if it may be read"
+        )
+
+
+def _climbs(uri: str) -> bool:
+    return ".." in uri.split("/")
+
+
+def _leads_into(path: str, folders: Sequence[str]) -> bool:
+    try:
+        real = os.path.realpath(path)
+    except ValueError:
+        # A null byte: no file has such a name.
+        return False
+    return any(real.startswith(f"{os.path.realpath(folder).rstrip('/')}/") for folder in folders)
