@@ -15,8 +15,9 @@ from PIL import Image
 
 from worker.contract.jobs import Job, Request, WeightsRef
 from worker.contract.keys import REPORT, image_key, input_key, recon_key
-from worker.contract.records import Row, table_of
+from worker.contract.records import Row, table_of, work_metadata
 from worker.contract.specs import LayerSpec
+from worker.pipeline import Excerpt
 from worker.report import write_report
 from worker.storage import Store, open_store
 
@@ -91,8 +92,10 @@ class FinishedJob:
         self, stages: dict[str, float] | None = None, metadata: dict[bytes, bytes] | None = None
     ) -> str:
         """Write the page; its text."""
-        table = table_of(self.rows).replace_schema_metadata(metadata)
-        write_report(self.store, self.job, table, {"compute": 1.0} if stages is None else stages)
+        work = work_metadata({"project": 1.0} if stages is None else stages, {"peak_rss_bytes": 1})
+        table = table_of(self.rows).replace_schema_metadata({**work, **(metadata or {})})
+        bad = {row.image for row in self.rows if row.status != "ok"}
+        write_report(self.store, self.job, Excerpt(table, len({row.image for row in self.rows}), len(bad)))
         return self.store.read(REPORT).decode()
 
     def _row(self, image: str, spec: LayerSpec, nth: int) -> Row:
@@ -117,6 +120,7 @@ class FinishedJob:
             source_width=640,
             source_height=480,
             shard=0,
+            input_key=input_key(key),
         )
         if spec.is_whole_map:
             return row

@@ -57,6 +57,12 @@ class Normalisation:
     pixel_std_C: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
 
+@dataclass(frozen=True)
+class Ascent:
+    x_NCHW: torch.Tensor
+    specs: tuple[LayerSpec, ...]
+
+
 @dataclass
 class StandInEngine:
     """Unit u is channel u % 3 times (1 + u); `all` is the input times the layer's block.
@@ -75,15 +81,17 @@ class StandInEngine:
         assert images_NHWC.dtype == torch.uint8
         return ((images_NHWC - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
 
-    def project(self, x_NCHW: torch.Tensor, specs: Sequence[str | LayerSpec]) -> list[Reconstruction]:
+    def forward(self, x_NCHW: torch.Tensor, specs: Sequence[str | LayerSpec]) -> Ascent:
         if len(x_NCHW) > self.fits:
             raise self.too_large
         self.batches.append((len(x_NCHW), x_NCHW.shape[2], x_NCHW.shape[3]))
+        return Ascent(x_NCHW, tuple(spec for spec in specs if isinstance(spec, LayerSpec)))
+
+    def project_down(self, ascent: Ascent) -> list[Reconstruction]:
         return [
             reconstruction
-            for image, x_CHW in enumerate(x_NCHW)
-            for spec in specs
-            if isinstance(spec, LayerSpec)
+            for image, x_CHW in enumerate(ascent.x_NCHW)
+            for spec in ascent.specs
             for reconstruction in _reconstructions(image, x_CHW, spec)
         ]
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.imagebytes import many_pages, with_scans_repeated
 from tests.photographs import photographs
 from worker.contract.errors import ImageError, ImageTooLarge, ImageUnreadable
 from worker.pipeline.decode import decode_image
@@ -148,6 +149,24 @@ def test_of_an_animation_the_first_frame_is_taken_and_said(image_format: str) ->
 
 def test_a_still_picture_needs_no_note() -> None:
     assert decode_image(_encoded(_corners(), "PNG"), MAX_PIXELS).note is None
+
+
+def test_pages_are_counted_up_to_a_thousand() -> None:
+    assert decode_image(many_pages(1000), MAX_PIXELS).note == "first frame of 1000"
+    assert decode_image(many_pages(1001), MAX_PIXELS).note == "first frame of more than 1000"
+
+
+def test_a_progressive_jpeg_may_have_a_hundred_scans() -> None:
+    image = Image.new("L", (16, 16), 77)
+    progressive = _encoded(image, "JPEG", progressive=True)
+    n_scans = progressive.count(b"\xff\xda")
+    assert _pixels(with_scans_repeated(progressive, 100 - n_scans)).tolist() == _pixels(progressive).tolist()
+    with pytest.raises(ImageUnreadable, match="more than 100 scans"):
+        decode_image(with_scans_repeated(progressive, 101 - n_scans), MAX_PIXELS)
+    # What looks like scans in a comment, or behind the image, is none.
+    looks_alike = b"\xff\xda" * 200
+    data = _encoded(image, "JPEG", progressive=True, comment=looks_alike) + looks_alike
+    assert _pixels(data).tolist() == _pixels(progressive).tolist()
 
 
 def test_pixels_are_counted_before_they_are_decoded() -> None:

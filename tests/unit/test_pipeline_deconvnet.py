@@ -14,13 +14,14 @@ from tests.unit.standin import make_job
 from worker.contract import keys, records
 from worker.contract.jobs import Preprocessing, Request
 from worker.deconv import Deconvnet
-from worker.pipeline import Engine, Limits, ShardResult, run_shard
+from worker.pipeline import Assignment, Engine, Limits, ShardResult, run_shard
 from worker.pipeline.preprocess import preprocess
 from worker.storage import open_store
 
 
 def test_a_shard_stores_what_the_real_network_gives(tmp_path: Path) -> None:
-    network: Engine = Deconvnet.load("random:0", device="cpu")
+    network = Deconvnet.load("random:0", device="cpu")
+    engine: Engine = network
     paths = photographs()[:2]
     request = Request(
         specs=("pool1:all", "pool3:max", "pool2:top:3", "pool5:unit:7"),
@@ -30,7 +31,9 @@ def test_a_shard_stores_what_the_real_network_gives(tmp_path: Path) -> None:
     store = open_store(tmp_path / "job")
     limits = Limits(max_image_bytes=10_000_000, max_image_pixels=10_000_000)
     job = make_job(store, paths, request)
-    assert run_shard(store, job, 0, network, limits, lambda *_: None) == ShardResult(0, 2, 0, committed=True)
+    assert run_shard(store, job, Assignment(0), engine, limits, lambda *_: None) == ShardResult(
+        0, 2, 0, committed=True
+    )
 
     images = []
     for path in paths:

@@ -75,6 +75,20 @@ def test_display_keeps_sign_order_and_zero(pixels_CHW: npt.NDArray[np.float32]) 
         assert np.abs(back_CHW - values_CHW)[finite_CHW].max() <= scale * (0.5 / 127 + 1e-9)
 
 
+@given(
+    st_numpy.arrays(
+        np.float32,
+        st.tuples(st.just(3), st.integers(1, 4), st.integers(1, 4)),
+        elements=st.floats(width=32),
+    )
+)
+def test_opposite_values_are_drawn_as_opposite_greys(pixels_CHW: npt.NDArray[np.float32]) -> None:
+    drawn_HWC, scale = display(pixels_CHW, STD)
+    opposite_HWC, opposite_scale = display(-pixels_CHW, STD)
+    assert opposite_scale == scale
+    np.testing.assert_array_equal(opposite_HWC, 256 - drawn_HWC.astype(int))
+
+
 @pytest.mark.parametrize("picture_format", ["png", "webp"])
 def test_encoded_pictures_hold_the_display_without_loss(picture_format: PictureFormat) -> None:
     pixels_CHW = np.random.default_rng(3).normal(size=(3, 21, 34)).astype(np.float32)

@@ -11,9 +11,11 @@ from PIL import Image
 from torchvision.models import VGG16_Weights
 from torchvision.transforms import functional as F
 
+from tests.imagebytes import exif, saved
 from tests.photographs import photographs
 from worker.contract.errors import ImageTooLarge, ImageTooSmall
 from worker.contract.jobs import Preprocessing
+from worker.pipeline.decode import decode_image
 from worker.pipeline.preprocess import MAX_SIDE, Geometry, preprocess
 
 CROP = Preprocessing()
@@ -135,6 +137,51 @@ def test_a_window_lies_in_the_source_where_its_pixels_come_from(
     # Then it lies in the image, and its middle is the pixel's colour (at the edge the filter is cut off)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
+    red, green, _ = preprocessed.pixels_HWC[y, x].astype(float)
+    assert red + 0.5 == pytest.approx((left + right) / 2, abs=0.51 + (right - left) / 2)
+    assert green + 0.5 == pytest.approx((top + bottom) / 2, abs=0.51 + (bottom - top) / 2)
+
+
+def _to_raw(
+    box: tuple[float, float, float, float], orientation: int, width: int, height: int
+) -> tuple[float, float, float, float]:
+    """A box of the upright picture (of this width and height) in the grid that the file holds.
+
+    By EXIF's definition: which side of the picture its first row and its first column are.
+    """
+    left, top, right, bottom = box
+    if orientation in (2, 3, 6, 7):  # the picture's right side comes first
+        left, right = width - right, width - left
+    if orientation in (3, 4, 7, 8):  # its bottom comes first
+        top, bottom = height - bottom, height - top
+    return (left, top, right, bottom) if orientation < 5 else (top, left, bottom, right)
+
+
+@given(st.integers(32, 120), st.integers(32, 120), st.integers(1, 8), _PREPROCESSINGS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_window_shows_its_part_of_the_file_however_that_is_turned(
+    raw_width: int, raw_height: int, orientation: int, preprocessing: Preprocessing, data: st.DataObject
+) -> None:
+    # Given a file whose red is its own column and whose green is its own row, before it is turned
+    raw = np.zeros((raw_height, raw_width, 3), dtype=np.uint8)
+    raw[:, :, 0] = np.arange(raw_width)
+    raw[:, :, 1] = np.arange(raw_height)[:, None]
+    photograph = decode_image(saved(Image.fromarray(raw), "PNG", exif=exif(orientation)), 1_000_000)
+    try:
+        preprocessed = preprocess(photograph.rgb, preprocessing)
+    except ImageTooSmall:
+        return
+    geometry = preprocessed.geometry
+    upright = (raw_height, raw_width) if orientation >= 5 else (raw_width, raw_height)
+    assert (geometry.source_width, geometry.source_height) == upright
+    # When a window of one pixel is looked up in the upright picture, and from there in the file
+    x = data.draw(st.integers(0, geometry.width - 1))
+    y = data.draw(st.integers(0, geometry.height - 1))
+    box = geometry.source_box(x, y, x + 1, y + 1)
+    left, top, right, bottom = _to_raw(box, orientation, *upright)
+    # Then it lies in the file's grid, and its middle is the place that the pixel's colour names
+    assert 0 <= left < right <= raw_width
+    assert 0 <= top < bottom <= raw_height
     red, green, _ = preprocessed.pixels_HWC[y, x].astype(float)
     assert red + 0.5 == pytest.approx((left + right) / 2, abs=0.51 + (right - left) / 2)
     assert green + 0.5 == pytest.approx((top + bottom) / 2, abs=0.51 + (bottom - top) / 2)

@@ -341,39 +341,19 @@ def test_npy_shows_where_the_arrays_stand_and_no_pictures(tmp_path: Path) -> Non
     assert data_of(page.one("image").attributes["href"]) == job.store.read(input_key(image_key("cat.png")))
 
 
+def test_npy_in_an_archive_shows_the_range_of_bytes(tmp_path: Path) -> None:
+    job = finished_job(tmp_path, ["pool1:all"], picture_format="npy")
+    job.add("cat.png", lambda row: replace(row, key="recon/000000-0123456789ab.tar", offset=512, length=99))
+    cell = cell_of(article_of(read_html(job.write()), "cat.png"), "pool1:all")
+    assert cell.one("code").text == "recon/000000-0123456789ab.tar, 99 bytes from 512"
+
+
 def test_values_that_are_not_finite_are_said_under_their_picture(tmp_path: Path) -> None:
     job = finished_job(tmp_path)
     job.add("cat.png", lambda row: replace(row, nonfinite=12) if row.spec == "pool4:all" else row)
     article = article_of(read_html(job.write()), "cat.png")
     assert cell_of(article, "pool4:all").facts()["not finite"] == "12 values"
     assert "not finite" not in cell_of(article, "pool5:all").facts()
-
-
-def test_timings_are_in_an_images_order_and_name_the_slowest_stage(two_photographs: FinishedJob) -> None:
-    stages = {"write": 1.0, "compute": 6.0, "read": 0.5, "decode": 2.5, "thinking": 0.0}
-    section = read_html(two_photographs.write(stages)).one("section", id="timings")
-    lines = section.one("tbody").all("tr")
-    assert [line.one("th").text.split()[0] for line in lines] == [
-        "read",
-        "decode",
-        "compute",
-        "write",
-        "thinking",
-    ]
-    assert [line.one("td").text for line in lines] == ["0.50 s", "2.50 s", "6.00 s", "1.00 s", "0.00 s"]
-    assert "compute : 6.00 s, 60% of all stages" in section.text
-    assert section.one("tr", class_="slowest").one("td").text == "6.00 s"
-    shares = [line.one("span", class_="bar").attributes["style"] for line in lines]
-    assert shares[2] == "--share: 1.0000"
-    assert shares[1] == "--share: 0.4167"
-
-
-@pytest.mark.parametrize("stages", [{}, {"read": 0.0, "compute": 0.0}])
-def test_a_job_without_measured_time_has_a_page(
-    two_photographs: FinishedJob, stages: dict[str, float]
-) -> None:
-    section = read_html(two_photographs.write(stages)).one("section", id="timings")
-    assert ("No time was recorded" in section.text) == (not stages)
 
 
 def test_a_picture_that_is_gone_is_an_error_not_a_gap(two_photographs: FinishedJob) -> None:

@@ -1,8 +1,9 @@
-"""The one step on the device: a batch forward and back, smaller if the memory does not hold it."""
+"""The two steps on the device: a batch forward and back, smaller if the memory does not hold it."""
 
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,8 @@ class Projector:
         n_done = 0
         while n_done < len(images):
             part = images[n_done : n_done + self.sizes.of(height, width)]
-            with self.stages.measure("compute") as timer:
-                by_image = self._try(part)
+            started = time.perf_counter()
+            by_image = self._try(part)
             if by_image is None:
                 if len(part) == 1:
                     yield self._does_not_fit(part[0])
@@ -60,8 +61,9 @@ class Projector:
                 else:
                     self.sizes.halve(len(part), height, width)
                 continue
+            seconds = (time.perf_counter() - started) / len(part)
             for image, reconstructions in zip(part, by_image, strict=True):
-                yield Computed(image, reconstructions, timer.seconds / len(part))
+                yield Computed(image, reconstructions, seconds)
             n_done += len(part)
 
     def _does_not_fit(self, image: Loaded) -> Failed:
@@ -76,8 +78,7 @@ class Projector:
         import torch
 
         try:
-            images_NHWC = torch.from_numpy(np.stack([image.pixels_HWC for image in images]))
-            reconstructions = self.engine.project(self.engine.normalise(images_NHWC), self.specs)
+            reconstructions = self._up_and_down(images)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
                 words in str(error).lower() for words in _OUT_OF_MEMORY
@@ -90,6 +91,16 @@ class Projector:
         if self.engine.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+    def _up_and_down(self, images: Sequence[Loaded]) -> Sequence[Reconstruction]:
+        """A function of its own: what the way up has left behind must not outlive it."""
+        import torch
+
+        with self.stages.measure("forward"):
+            images_NHWC = torch.from_numpy(np.stack([image.pixels_HWC for image in images]))
+            ascent = self.engine.forward(self.engine.normalise(images_NHWC), self.specs)
+        with self.stages.measure("project"):
+            return self.engine.project_down(ascent)
 
 
 def _by_image(

@@ -6,7 +6,7 @@ Protocols and not imports: without them, nothing of this package would load with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +88,10 @@ class Engine(Protocol):
         """From uint8 RGB to float32 NCHW on the device."""
         ...
 
-    def project(self, x_NCHW: torch.Tensor, specs: Sequence[str | LayerSpec]) -> Sequence[Reconstruction]:
+    def forward(self, x_NCHW: torch.Tensor, specs: Sequence[str | LayerSpec]) -> Any:
+        """The pass up of a batch, and what `specs` keep of it: for `project_down` alone."""
+        ...
+
+    def project_down(self, ascent: Any) -> Sequence[Reconstruction]:
         """All reconstructions of a batch: by image, then by spec as given, then by unit."""
         ...

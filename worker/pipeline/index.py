@@ -1,62 +1,189 @@
-"""What the records of a job say together: what is missing, the index, and where the time went."""
+"""What the records of a job say together: the index, and what the work took.
+
+The index of a million images does not fit a worker's memory: it is put together shard by shard, on disk.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from worker.contract import keys, records
-from worker.contract.errors import JobError
+from worker.contract.errors import JobError, StorageError
 from worker.contract.jobs import Job
+from worker.contract.stages import slowest_stage
 from worker.storage import Store
+from worker.storage.standing import retried_shards, still_to_do
+
+EXCERPT_IMAGES = 500
+"""Images whose rows are in an excerpt: so many that are `ok`, and as many that are not."""
 
 
-def missing_shards(store: Store, job: Job) -> list[int]:
-    """The shards without a record, in order: what is still to be done."""
-    standing = set(store.list(keys.SHARDS))
-    return [shard for shard in range(job.n_shards) if keys.shard_key(shard) not in standing]
-
-
-def compact(store: Store, job: Job) -> pa.Table:
-    """Join all records into `index.parquet`, and return it: by manifest order, then spec, then unit.
-
-    Raises JobError if a shard is missing, or if shards were computed with different weights.
+@dataclass(frozen=True)
+class Excerpt:
+    """What a page shows of an index: `table` has the rows of its first images that are `ok`, then of the
+    first that are not, with the index's metadata.
     """
-    tables = list(_records(store, job))
-    # By sha256: the same file may have another path on another machine.
-    found = [(table.schema.metadata or {}).get(records.WEIGHTS_METADATA, b"") for table in tables]
-    weights = {name_and_sha256.rpartition(b" ")[2]: name_and_sha256 for name_and_sha256 in found}
-    if len(weights) > 1:
-        names = " and ".join(sorted(name.decode() for name in weights.values()))
+
+    table: pa.Table
+    n_images: int
+    n_failed: int
+
+
+def compact(store: Store, job: Job) -> Excerpt:
+    """Join all records into `index.parquet`: by manifest order, then spec, then unit.
+
+    Its metadata has the weights, the seconds by stage summed over all records, and the most that any of
+    them took of each resource. `failures.jsonl` names the images that are not `ok`, and `summary.json`
+    counts all. Raises JobError if a shard is missing, or if shards were computed with different weights.
+    """
+    todo = still_to_do(store, job)
+    if todo.shards:
         raise JobError(
-            f"job {job.id}: its shards were computed with different weights ({names}); delete "
-            f"{keys.SHARDS} in {store.place} and give all workers the same file"
+            f"job {job.id}: {len(todo.shards)} of {job.n_shards} shards are not done, the first is "
+            f"{todo.shards[0]}; submit the job again to have them done"
         )
-    # Each record is in order already, and shards are slices of the manifest.
-    index = pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
-    index = index.replace_schema_metadata({records.WEIGHTS_METADATA: found[0]})
-    store.write(keys.INDEX, records.to_parquet(index, index.schema.metadata))
-    return index
+    totals, good, bad = _Totals(store, job), _FirstImages(), _FirstImages()
+    attempts = retried_shards(store)
+    with _temporary(".parquet") as index, _temporary(".jsonl") as failures:
+        with (
+            pq.ParquetWriter(index, records.SCHEMA, compression="zstd") as writer,
+            failures.open("wb") as lines,
+        ):
+            for shard in range(job.n_shards):
+                tables = [*_tables(store, shard, attempts.get(shard, []))]
+                rows = _latest(tables).replace_schema_metadata(None)
+                writer.write_table(rows)
+                totals.add_work(tables)
+                good.add(rows.filter(pc.field("status") == "ok"))
+                failed = rows.filter(pc.field("status") != "ok")
+                bad.add(failed)
+                lines.write(_failure_lines(failed))
+                totals.add_images(rows, failed)
+            writer.add_key_value_metadata(totals.metadata())
+        store.write_file(keys.FAILURES, failures)
+        store.write_file(keys.INDEX, index)
+    summary = totals.summary()
+    store.write(keys.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
+    table = pa.concat_tables([*good.tables, *bad.tables]).replace_schema_metadata(totals.metadata())
+    return Excerpt(table, summary["n_images"], summary["n_failed"])
 
 
-def stage_seconds(store: Store, job: Job) -> dict[str, float]:
-    """Seconds by stage, summed over all shards and their threads. Raises JobError if one is missing."""
-    total: Counter[str] = Counter()
-    for table in _records(store, job):
-        total.update(json.loads((table.schema.metadata or {}).get(records.STAGES_METADATA, b"{}")))
-    return dict(total)
+def failed_images(store: Store, shard: int, before_attempt: int) -> set[str]:
+    """The keys of a shard's images that are not `ok`, as the attempts before `before_attempt` left them."""
+    attempts = [attempt for attempt in retried_shards(store).get(shard, []) if attempt < before_attempt]
+    rows = _latest([*_tables(store, shard, attempts)])
+    return set(rows.filter(pc.field("status") != "ok")["image_key"].to_pylist())
 
 
-def _records(store: Store, job: Job) -> Iterator[pa.Table]:
-    missing = missing_shards(store, job)
-    if missing:
-        raise JobError(
-            f"job {job.id}: {len(missing)} of {job.n_shards} shards are not done, the first is "
-            f"{missing[0]}; submit the job again to have them done"
+class _FirstImages:
+    """The rows of the first images that come."""
+
+    def __init__(self) -> None:
+        self.tables: list[pa.Table] = []
+        self._n_missing = EXCERPT_IMAGES
+
+    def add(self, rows: pa.Table) -> None:
+        """Take what is still missing of them."""
+        images = pc.unique(rows["image_key"])[: self._n_missing]
+        self._n_missing -= len(images)
+        self.tables.append(rows.filter(pc.is_in(rows["image_key"], value_set=images)))
+
+
+class _Totals:
+    """What all records say together, added up one after the other."""
+
+    def __init__(self, store: Store, job: Job) -> None:
+        self._store = store
+        self._job = job
+        self._weights: dict[bytes, bytes] = {}
+        self._stages: dict[str, float] = {}
+        self._resources: dict[str, int] = {}
+        self._n_images = self._n_failed = 0
+
+    def add_work(self, tables: Sequence[pa.Table]) -> None:
+        """Count the work of a shard's records in. Raises JobError if they have other weights."""
+        for table in tables:
+            name_and_sha256 = (table.schema.metadata or {}).get(records.WEIGHTS_METADATA, b"")
+            # By sha256: the same file may have another path on another machine.
+            self._weights.setdefault(name_and_sha256.rpartition(b" ")[2], name_and_sha256)
+            summary = records.summary_of(table.schema.metadata)
+            for stage, seconds in summary["stages"].items():
+                self._stages[stage] = round(self._stages.get(stage, 0.0) + seconds, 6)
+            for name, most in summary["resources"].items():
+                self._resources[name] = max(self._resources.get(name, 0), most)
+        if len(self._weights) > 1:
+            names = " and ".join(sorted(name.decode() for name in self._weights.values()))
+            raise JobError(
+                f"job {self._job.id}: its shards were computed with different weights ({names}); delete "
+                f"{keys.SHARDS} in {self._store.place} and give all workers the same file"
+            )
+
+    def add_images(self, rows: pa.Table, failed: pa.Table) -> None:
+        """Count the images of a shard in: all of them, and those that are not `ok`."""
+        self._n_images += pc.count_distinct(rows["image_key"]).as_py()
+        self._n_failed += pc.count_distinct(failed["image_key"]).as_py()
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """The index's own."""
+        (weights,) = self._weights.values()
+        return {records.WEIGHTS_METADATA: weights, **records.work_metadata(self._stages, self._resources)}
+
+    def summary(self) -> records.JobSummary:
+        """What `summary.json` says."""
+        return records.JobSummary(
+            n_images=self._n_images,
+            n_failed=self._n_failed,
+            stages=self._stages,
+            slowest_stage=slowest_stage(self._stages),
+            resources=self._resources,
         )
-    for shard in range(job.n_shards):
-        key = keys.shard_key(shard)
+
+
+@contextmanager
+def _temporary(suffix: str) -> Iterator[Path]:
+    """A file that is gone at the end. Raises StorageError where there is no disk for it."""
+    try:
+        file = tempfile.NamedTemporaryFile(prefix="deconvoy-", suffix=suffix)  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make a temporary file, where the index is gathered: {error.strerror}; set TMPDIR to a "
+            "folder that this worker can write to"
+        ) from error
+    with file:
+        yield Path(file.name)
+
+
+def _failure_lines(failed: pa.Table) -> bytes:
+    """A line for each image, from its first row."""
+    rows = failed.select([*records.Failure.__annotations__]).to_pylist()
+    by_image = {row["image"]: row for row in reversed(rows)}
+    return "".join(json.dumps(row) + "\n" for row in reversed(by_image.values())).encode()
+
+
+def _tables(store: Store, shard: int, attempts: Sequence[int]) -> Iterator[pa.Table]:
+    """The records of a shard: the first one, then those of its retries."""
+    for key in [keys.shard_key(shard), *(keys.retry_shard_key(attempt, shard) for attempt in attempts)]:
         yield records.from_parquet(store.read(key), key)
+
+
+def _latest(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows that hold: those of an image's last attempt, images in the order of the first record."""
+    rows = tables[0]
+    order = {key: number for number, key in enumerate(dict.fromkeys(rows["image_key"].to_pylist()))}
+    for later in tables[1:]:
+        again = pc.is_in(rows["image_key"], value_set=pc.unique(later["image_key"]))
+        rows = pa.concat_tables(
+            table.replace_schema_metadata(None) for table in (rows.filter(pc.invert(again)), later)
+        )
+        places = [order[key] for key in rows["image_key"].to_pylist()]
+        rows = rows.take(sorted(range(len(places)), key=places.__getitem__))
+    return rows

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,20 @@ from worker.pipeline.source import read_image
 from worker.pipeline.stages import Stages
 from worker.pipeline.threads import Pool
 
+MAX_RAW_BYTES = 256 * 2**20
+"""No read begins while files of more bytes than this, read and not decoded yet, are held."""
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may have at most; more is a failed row, and is neither read nor decoded."""
+    """What an image may have at most and where it may lie; else it is a failed row, and is not read.
+
+    An image with more pixels is read and not decoded. No roots: it may lie wherever the worker can read.
+    """
 
     max_image_bytes: int
     max_image_pixels: int
+    allowed_roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,36 @@ class _Source:
     seconds: float
 
 
+class _RawBytes:
+    """Counts the bytes of files that were read and are not decoded yet.
+
+    A read that has no room is set aside, and no thread waits for it: one that waits could not be ended.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_bytes = 0
+        self._set_aside: deque[Callable[[], None]] = deque()
+
+    def has_room(self, submit_again: Callable[[], None]) -> bool:
+        """Whether a read may begin now; if not, `submit_again` is called when there is room."""
+        with self._lock:
+            if self._n_bytes <= MAX_RAW_BYTES:
+                return True
+            self._set_aside.append(submit_again)
+            return False
+
+    def add(self, n_bytes: int) -> None:
+        with self._lock:
+            self._n_bytes += n_bytes
+
+    def remove(self, n_bytes: int) -> None:
+        with self._lock:
+            self._n_bytes -= n_bytes
+            while self._set_aside and self._n_bytes <= MAX_RAW_BYTES:
+                self._set_aside.popleft()()
+
+
 @dataclass(frozen=True)
 class Loader:
     """Loads images with two pools of threads; an ImageError becomes a `Failed`, all else is raised."""
@@ -75,19 +115,23 @@ class Loader:
     preprocessing: Preprocessing
     limits: Limits
     stages: Stages
+    _raw: _RawBytes = field(default_factory=_RawBytes)
 
     def submit(self, position: int, entry: ManifestEntry) -> None:
         """Have an image loaded: a `Loaded` or a `Failed` will be a result of the crew."""
         self.readers.submit(lambda: self._read(position, entry))
 
     def _read(self, position: int, entry: ManifestEntry) -> Failed | None:
+        if not self._raw.has_room(lambda: self.submit(position, entry)):
+            return None
         try:
             with self.stages.measure("read") as timer:
-                data = read_image(entry.image, self.limits.max_image_bytes)
+                data = read_image(entry.image, self.limits.max_image_bytes, self.limits.allowed_roots)
                 sha256 = hashlib.sha256(data).hexdigest()
         except ImageError as error:
             return Failed(position, entry, error, None)
         source = _Source(data, sha256, timer.seconds)
+        self._raw.add(len(data))
         self.decoders.submit(lambda: self._decode(position, entry, source))
         return None
 
@@ -98,6 +142,8 @@ class Loader:
                 preprocessed = preprocess(photograph.rgb, self.preprocessing)
         except ImageError as error:
             return Failed(position, entry, error, source.sha256)
+        finally:
+            self._raw.remove(len(source.data))
         return Loaded(
             position,
             entry,

@@ -1,18 +1,16 @@
-"""How long each stage of a shard took, summed over its threads."""
+"""How long each stage of a shard took, summed over its threads, and what it took of the machine."""
 
 from __future__ import annotations
 
-import json
+import resource
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
-Stage = Literal["read", "decode", "wait", "compute", "encode", "write"]
-STAGES: tuple[Stage, ...] = ("read", "decode", "wait", "compute", "encode", "write")
-"""`wait`: the network had no images to work on. The others: work, by as many threads as do it."""
+from worker.contract.stages import STAGES, Stage
 
 
 @dataclass
@@ -41,7 +39,14 @@ class Stages:
             with self._lock:
                 self._seconds[stage] += timer.seconds
 
-    def to_json(self) -> bytes:
-        """Seconds by stage, as they stand in a record's metadata."""
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage up to now, in the order in which an image passes the stages."""
         with self._lock:
-            return json.dumps({stage: round(seconds, 6) for stage, seconds in self._seconds.items()}).encode()
+            return {stage: round(seconds, 6) for stage, seconds in self._seconds.items()}
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held since it started."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, kibibytes elsewhere.
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -76,16 +76,24 @@ class Crew(Generic[_Result]):
                 thread.join()
 
     def _work(self, tasks: SimpleQueue[Callable[[], _Result | None] | None]) -> None:
-        while (task := tasks.get()) is not None:
-            if self._stopping:
-                continue
-            try:
-                result = task()
-            except BaseException as error:  # noqa: BLE001 (handed to the calling thread, which raises it)
-                self._results.put(error)
-            else:
-                if result is not None:
-                    self._results.put(result)
+        # No name is bound to a task here: it would keep the task's data while the thread waits for another.
+        while self._do(tasks.get()):
+            pass
+
+    def _do(self, task: Callable[[], _Result | None] | None) -> bool:
+        """Do a task, unless there is none any more."""
+        if task is None:
+            return False
+        if self._stopping:
+            return True
+        try:
+            result = task()
+        except BaseException as error:  # noqa: BLE001 (handed to the calling thread, which raises it)
+            self._results.put(error)
+        else:
+            if result is not None:
+                self._results.put(result)
+        return True
 
 
 class Pool(Generic[_Result]):

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from worker.contract.errors import MessageError
 from worker.contract.jobs import Job
-from worker.contract.keys import input_key
-from worker.contract.records import WEIGHTS_METADATA, Row
+from worker.contract.records import WEIGHTS_METADATA, Row, summary_of
 from worker.contract.specs import LayerSpec, parse_spec
+from worker.contract.stages import slowest_stage
+from worker.pipeline import Excerpt
 from worker.report.pictures import Pictures
 from worker.storage import Store
 
@@ -32,7 +33,8 @@ _STAGES = {
     "read": "image bytes from their place",
     "decode": "to pixels, and preprocessing",
     "wait": "the network had no images to work on",
-    "compute": "forward pass and projections",
+    "forward": "images through the network, up to what the specs keep",
+    "project": "what is kept, back to pixels",
     "encode": "reconstructions to pictures",
     "write": "pictures to the store",
 }
@@ -67,7 +69,9 @@ class Ring(NamedTuple):
 
 @dataclass(frozen=True)
 class Recon:
-    """One reconstruction. `src` is its picture as a data: URI, None where none can be shown (npy)."""
+    """One reconstruction. `place` says in words where its picture stands; `src` is the picture as a
+    data: URI, None where none can be shown (npy).
+    """
 
     unit: int | None
     y: int | None
@@ -77,7 +81,7 @@ class Recon:
     nonfinite: int
     window: Window
     ring: Ring | None
-    key: str
+    place: str
     src: str | None
 
 
@@ -155,31 +159,37 @@ class Page:
 
     @property
     def slowest(self) -> Stage | None:
-        """The stage with the most seconds; None where no time was measured."""
-        return max(self.stages, key=lambda stage: stage.seconds, default=None)
+        """The stage that most work went into; None where no time was measured."""
+        name = slowest_stage({stage.name: stage.seconds for stage in self.stages})
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def longest_s(self) -> float:
+        """The most seconds of any stage, to wait included: what the bars are measured by."""
+        return max((stage.seconds for stage in self.stages), default=0.0)
 
 
-def page_of(store: Store, job: Job, table: pa.Table, stages: dict[str, float]) -> Page:
-    """Read all that the page says. `table` is the index, sorted by image. Raises a StorageError."""
+def page_of(store: Store, job: Job, excerpt: Excerpt) -> Page:
+    """Read all that the page says. Raises a StorageError."""
+    table = excerpt.table
     specs = job.request.parsed_specs()
     selections = tuple(dict.fromkeys(_selection_of(spec) for spec in sorted(specs, key=_selection_order)))
     bad = table.filter(pc.not_equal(table["status"], "ok"))
     good = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["key"])))
     failures = bad.group_by(["image", "status", "error", "message"], use_threads=False).aggregate([])
-    n_failed = pc.count_distinct(bad["image_key"]).as_py()
     recorded = (table.schema.metadata or {}).get(WEIGHTS_METADATA, b"").decode()
     return Page(
         job=job,
         weights_sha256=recorded.rpartition(" ")[2] or job.request.weights.sha256,
         selections=selections,
-        n_ok=pc.count_distinct(table["image_key"]).as_py() - n_failed,
-        n_failed=n_failed,
+        n_ok=excerpt.n_images - excerpt.n_failed,
+        n_failed=excerpt.n_failed,
         photographs=_photographs(store, job, good, selections),
         failures=tuple(
             Failure(row["image"], row["status"], row["error"] or "", row["message"] or "")
             for row in failures.slice(0, MAX_FAILURES).to_pylist()
         ),
-        stages=_stages(stages),
+        stages=_stages(summary_of(table.schema.metadata)["stages"]),
     )
 
 
@@ -194,8 +204,10 @@ def _photographs(
             break
         rows = [Row(**record) for record in table.filter(pc.equal(table["image_key"], key)).to_pylist()]
         first = rows[0]
-        if first.width is None or first.height is None:
-            raise MessageError(f"the index gives no size for {first.image}; resume the job with this version")
+        if first.width is None or first.height is None or first.input_key is None:
+            raise MessageError(
+                f"the index gives no size or place for {first.image}; resume the job with this version"
+            )
         whole = Window(0, 0, first.width, first.height)
         source = (
             (first.source_width, first.source_height) if first.source_width and first.source_height else None
@@ -209,7 +221,7 @@ def _photographs(
                 width=whole.width,
                 height=whole.height,
                 source_size=source,
-                src=pictures.data_uri(input_key(key), "image/jpeg"),
+                src=pictures.data_uri(first.input_key, first.input_offset, first.input_length, "image/jpeg"),
                 columns=_columns(pictures, job, rows, selections, whole),
             )
         )
@@ -255,9 +267,13 @@ def _recon(pictures: Pictures, job: Job, row: Row, whole: Window) -> Recon:
         nonfinite=row.nonfinite or 0,
         window=window,
         ring=ring,
-        key=row.key,
-        src=pictures.data_uri(row.key, media_type) if media_type else None,
+        place=_place_of(row.key, row.offset, row.length),
+        src=pictures.data_uri(row.key, row.offset, row.length, media_type) if media_type else None,
     )
+
+
+def _place_of(key: str, offset: int | None, length: int | None) -> str:
+    return key if offset is None else f"{key}, {length} bytes from {offset}"
 
 
 def _selection_of(spec: LayerSpec) -> str:

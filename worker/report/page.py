@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from worker.contract.jobs import Job
 from worker.contract.keys import REPORT
+from worker.pipeline import Excerpt
 from worker.report.model import page_of
 from worker.storage import Store
 
 _HERE = Path(__file__).parent
 
 
-def write_report(store: Store, job: Job, table: pa.Table, stages: dict[str, float]) -> None:
+def write_report(store: Store, job: Job, excerpt: Excerpt) -> None:
     """Write `report/index.html`: one file that needs no other and no network.
 
-    `table` is the job's index (columns of `worker.contract.records.SCHEMA`) in manifest order, with
-    `WEIGHTS_METADATA` if it is known; pictures are read from `store`.
-    `stages` holds seconds by stage, summed over the shards.
-    Raises a StorageError, also where a picture that the index names is gone.
+    `excerpt` is of the job's index; pictures are read from `store`. Raises a StorageError, also where a
+    picture that the index names is gone.
     """
     environment = Environment(
         loader=FileSystemLoader(_HERE),
@@ -34,7 +32,7 @@ def write_report(store: Store, job: Job, table: pa.Table, stages: dict[str, floa
     environment.filters["number"] = number
     # Not escaped: it is our own file, and holds nothing of a user's.
     css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704
-    html = environment.get_template("page.html").render(page=page_of(store, job, table, stages), css=css)
+    html = environment.get_template("page.html").render(page=page_of(store, job, excerpt), css=css)
     store.write(REPORT, html.encode())
 
 

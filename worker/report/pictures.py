@@ -14,8 +14,11 @@ class Pictures:
         self._store = store
         self.n_bytes = 0
 
-    def data_uri(self, key: str, media_type: str) -> str:
-        """The picture at `key`. Raises a StorageError."""
-        data = self._store.read(key)
+    def data_uri(self, key: str, offset: int | None, length: int | None, media_type: str) -> str:
+        """The picture that is the object `key`, or `length` bytes of it. Raises a StorageError."""
+        if offset is None or length is None:
+            data = self._store.read(key)
+        else:
+            data = self._store.read_range(key, offset, length)
         self.n_bytes += len(data)
         return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,24 @@
+"""How a shard is worked on that has cost workers their lives: one image at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Caution:
+    """`suspects` come last; `quarantined` images are not touched. All are positions within the shard.
+
+    `on_start(position)` is called before anything is done with an image: a process that dies then has
+    left word of which one it was.
+    """
+
+    suspects: frozenset[int]
+    quarantined: frozenset[int]
+    on_start: Callable[[int], None]
+
+    def order(self, n_images: int) -> list[int]:
+        """The positions that are worked on, in the order in which they are."""
+        positions = [position for position in range(n_images) if position not in self.quarantined]
+        return sorted(positions, key=lambda position: position in self.suspects)
