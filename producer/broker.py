@@ -5,16 +5,69 @@ Celery only publishes here; nothing is asked of it that Redis itself answers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import redis
 
 from worker.contract import queue
 from worker.contract.errors import BrokerError
 from worker.contract.jobs import Job, ShardMessage
+from worker.contract.stages import slowest_stage
+from worker.storage.standing import Todo
 
 _TIMEOUT_S = 5
+
+# Takes a priority's list (consumed from its right end) and deals it out job by job, one message each in
+# turn; within a job the order stays. It is built beside and moved into place: nothing can be lost between.
+_DEAL_OUT = """
+local messages = redis.call("LRANGE", KEYS[1], 0, -1)
+local by_job, jobs, most = {}, {}, 0
+for i = #messages, 1, -1 do
+  local job = string.match(messages[i], '"' .. ARGV[1] .. '":%s*"([^"]*)"') or ""
+  if not by_job[job] then
+    by_job[job] = {}
+    jobs[#jobs + 1] = job
+  end
+  table.insert(by_job[job], messages[i])
+  most = math.max(most, #by_job[job])
+end
+if #jobs < 2 then
+  return #jobs
+end
+redis.call("DEL", KEYS[2])
+for turn = 1, most do
+  for _, job in ipairs(jobs) do
+    if by_job[job][turn] then
+      redis.call("LPUSH", KEYS[2], by_job[job][turn])
+    end
+  end
+end
+redis.call("RENAME", KEYS[2], KEYS[1])
+return #jobs
+"""
+
+
+@dataclass(frozen=True)
+class Live:
+    """What workers have published about a job.
+
+    `counters`: shard -> images finished, and how many of them failed; `errors`: shard number, or
+    `WHOLE_JOB`, -> what it has failed with for good; `notes`: shard number -> what it waits for.
+    """
+
+    counters: dict[int, tuple[int, int]]
+    errors: dict[str, str]
+    notes: dict[str, str]
+    stages: dict[str, float]
+    resources: dict[str, int]
+
+    @property
+    def slowest_stage(self) -> str | None:
+        """The stage that most work went into up to now."""
+        return slowest_stage(self.stages)
 
 
 class Broker:
@@ -39,12 +92,34 @@ class Broker:
         with self._translated():
             self._client.ping()
 
-    def enqueue(self, job: Job, place: str, shards: Iterable[int]) -> None:
-        """Put one message for each shard, over one connection; earlier errors of the job are forgotten."""
+    def enqueue(self, job: Job, place: str, todo: Todo, priority: queue.Priority) -> int:
+        """Put one message for each shard that is not queued yet; returns their number.
+
+        Jobs of one priority then take turns. Earlier errors of the job are forgotten.
+        """
+        queued = self.queued(job.id)
+        missing = [shard for shard in todo.shards if shard not in queued]
         with self._translated():
             self._client.hset(queue.JOBS_KEY, job.id, place)
-            self._client.delete(queue.errors_key(job.id))
-        self._publish(ShardMessage(job=job.id, place=place, shard=shard) for shard in shards)
+            self._client.delete(queue.errors_key(job.id), queue.notes_key(job.id))
+        self._publish(
+            [ShardMessage(job=job.id, place=place, shard=shard, attempt=todo.attempt) for shard in missing],
+            queue.PRIORITIES[priority],
+        )
+        with self._translated():
+            for key in queue.list_keys():
+                self._client.eval(_DEAL_OUT, 2, key, f"{key}:dealt", queue.JOB_HEADER)
+        return len(missing)
+
+    def queued(self, job_id: str) -> set[int]:
+        """The shards of a job that a message asks for: waiting, or with a worker."""
+        with self._translated():
+            with_workers = [json.loads(value)[0] for value in self._client.hvals(queue.UNACKED_KEY)]
+            waiting = [
+                json.loads(text) for key in queue.list_keys() for text in self._client.lrange(key, 0, -1)
+            ]
+        headers = [message.get("headers", {}) for message in [*with_workers, *waiting]]
+        return {header[queue.SHARD_HEADER] for header in headers if header.get(queue.JOB_HEADER) == job_id}
 
     def place_of(self, job_id: str) -> str | None:
         """Where a job that was submitted through this Redis stands."""
@@ -52,20 +127,29 @@ class Broker:
             place = self._client.hget(queue.JOBS_KEY, job_id)
         return None if place is None else str(place)
 
-    def counters(self, job_id: str) -> dict[int, tuple[int, int]]:
-        """Shard -> images finished, and how many of them failed; for the shards that workers have seen."""
-        with self._translated():
-            live = self._client.hgetall(queue.progress_key(job_id))
-        pairs = ((int(shard), str(value).split("/")) for shard, value in live.items())
-        return {shard: (int(done), int(failed)) for shard, (done, failed) in pairs}
+    def live(self, job_id: str) -> Live:
+        """What workers have published about a job."""
+        with self._translated(), self._client.pipeline(transaction=False) as pipe:
+            for key in (queue.progress_key, queue.errors_key, queue.notes_key, queue.stages_key):
+                pipe.hgetall(key(job_id))
+            pipe.zrange(queue.resources_key(job_id), 0, -1, withscores=True)
+            progress, errors, notes, stages, resources = pipe.execute()
+        pairs = ((int(shard), value.split("/")) for shard, value in progress.items())
+        return Live(
+            counters={shard: (int(done), int(failed)) for shard, (done, failed) in pairs},
+            errors=errors,
+            notes=notes,
+            stages={stage: float(seconds) for stage, seconds in stages.items()},
+            resources={name: int(most) for name, most in resources},
+        )
 
-    def errors(self, job_id: str) -> dict[str, str]:
-        """Shard number, or `WHOLE_JOB`, -> what it has failed with for good."""
+    def jobs(self) -> dict[str, str]:
+        """The jobs that were submitted through this Redis: id -> place."""
         with self._translated():
-            errors = self._client.hgetall(queue.errors_key(job_id))
-        return {str(field): str(text) for field, text in errors.items()}
+            jobs = self._client.hgetall(queue.JOBS_KEY)
+        return {str(job): str(place) for job, place in jobs.items()}
 
-    def _publish(self, messages: Iterable[ShardMessage]) -> None:
+    def _publish(self, messages: Iterable[ShardMessage], priority: int) -> None:
         from celery import Celery
         from kombu.exceptions import KombuError
 
@@ -81,6 +165,8 @@ class Broker:
                     queue.TASK_SHARD,
                     args=[message.model_dump(mode="json")],
                     queue=queue.QUEUE,
+                    priority=priority,
+                    headers={queue.JOB_HEADER: message.job, queue.SHARD_HEADER: message.shard},
                     producer=publisher,
                 )
 

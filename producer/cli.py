@@ -13,19 +13,20 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from producer.cli_jobs import cancel, conclude, jobs, resume, status
+from producer.cli_results import fetch, links
 from producer.options import job_options, json_option
+from producer.terminal import printable, tell
 from worker.contract.errors import DeconvoyError
 
 if TYPE_CHECKING:
-    from producer.jobs import JobHandle, JobStatus
     from producer.planning import PlanOptions
+    from producer.status import JobStatus
 
-SOME_IMAGES_FAILED = 3
 _INTERRUPTED = 130
 
 
@@ -46,8 +47,9 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
     """Example: deconvoy run photos/ --out results --spec pool5:max
 
     Starts a private Redis and this machine's workers, does the job, and stops what it started. The same
-    command again goes on where the last one was stopped. SOURCE is a file, a folder, a manifest (.txt,
-    .csv, .jsonl, .parquet with a column `image`) or - for paths on standard input.
+    command again goes on where the last one was stopped. SOURCE is a file, a folder, s3://bucket/prefix,
+    an object in a bucket, a manifest (.txt, .csv, .jsonl, .parquet with a column `image`) of paths and
+    s3:// URIs, or - for these on standard input.
     """
     from producer.jobs import enqueue_missing, prepare
     from producer.local import ending_on_signals, private_cluster
@@ -57,22 +59,24 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
 
     with ending_on_signals():
         settings = load_settings()
-        handle = prepare(list(sources), out, make_plan(options), local=True)
-        _tell(f"job {handle.id}: {handle.job.n_images} images in {handle.job.n_shards} shards")
+        handle = prepare(
+            list(sources), out, make_plan(options), local=True, allowed_roots=settings.allowed_roots
+        )
+        tell(f"job {handle.id}: {handle.job.n_images} images in {handle.job.n_shards} shards")
         if handle.status().finished:
-            return _conclude(handle, handle.status(), as_json)
+            return conclude(handle, handle.status(), as_json)
         with private_cluster(settings) as cluster, showing_progress() as show:
             handle.broker = cluster.broker
             enqueue_missing(handle)
             cluster.start_workers()
 
-            def on_status(status: JobStatus) -> None:
-                show(status)
-                if not status.finished:
+            def on_status(now: JobStatus) -> None:
+                show(now)
+                if not now.finished:
                     cluster.check()
 
-            status = handle.wait(on_status)
-        return _conclude(handle, status, as_json)
+            ended = handle.wait(on_status)
+        return conclude(handle, ended, as_json)
 
 
 @cli.command(short_help="Enqueue a job for a cluster's workers.")
@@ -81,53 +85,47 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
 def submit(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[PlanOptions]) -> None:
     """Example: deconvoy submit photos/ --out /shared/results
 
-    Writes the job under --out, which the workers must see under the same path, enqueues it in the Redis
-    of DECONVOY_REDIS_URL and prints its id. The same request again enqueues what is missing.
+    Writes the job under --out, a bucket or a folder that the workers see under the same path, enqueues it
+    in the Redis of DECONVOY_REDIS_URL and prints its id. The same request again enqueues what is missing.
+    SOURCE is as for `run`.
     """
-    from producer import jobs
+    from producer import jobs as interface
 
-    with jobs.closing(jobs.submit(sources, out=out, **options)) as handle:
-        _tell(f"{handle.job.n_images} images in {handle.job.n_shards} shards, at {handle.place}")
+    with interface.closing(interface.submit(sources, out=out, **options)) as handle:
+        tell(f"{handle.job.n_images} images in {handle.job.n_shards} shards, at {handle.place}")
         click.echo(json.dumps({"id": handle.id, "place": handle.place}) if as_json else handle.id)
-
-
-@cli.command(short_help="How far a job is.")
-@click.argument("job")
-@click.option("--watch", is_flag=True, help="Show progress until the job is finished.")
-@json_option
-def status(job: str, watch: bool, as_json: bool) -> int:
-    """Example: deconvoy status results/photos-1a2b3c4d5e
-
-    JOB is the job's folder, which works without Redis, or its id.
-    """
-    from producer import jobs
-    from producer.progress import showing_progress
-
-    with jobs.closing(jobs.open_job(job)) as handle:
-        if watch:
-            with showing_progress() as show:
-                return _conclude(handle, handle.wait(show), as_json)
-        now = handle.status()
-        click.echo(json.dumps(_as_json(handle, now)) if as_json else _as_text(handle, now))
-        if now.finished:
-            return SOME_IMAGES_FAILED if now.n_failed else 0
-        return 1 if now.stuck else 0
 
 
 @cli.command(short_help="Work for a cluster.")
 @click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
-def worker(gpus: str) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Serve Prometheus metrics on this port.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="What log lines are; json: an object a line.  [default: DECONVOY_LOG_FORMAT, else text]",
+)
+def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
     """Example: DECONVOY_REDIS_URL=redis://queue:6379/0 deconvoy worker --gpus all
 
-    One worker for each GPU of this machine, or one on the CPU; ends on SIGTERM or Ctrl-C.
+    One worker for each GPU of this machine, or one on the CPU; one that dies is started again. SIGTERM
+    or Ctrl-C: it may finish its shard within DECONVOY_SHUTDOWN_S; a second time: it ends at once.
     """
     # -P: a folder named `worker` where the user stands must not be taken for ours.
     command = [sys.executable, "-P", "-m", "worker.launch", "--gpus", gpus]
+    if metrics_port is not None:
+        command += ["--metrics-port", str(metrics_port)]
+    if log_format is not None:
+        command += ["--log-format", log_format]
     os.execv(sys.executable, command)  # noqa: S606
 
 
 @cli.command(short_help="What works here, and what to do about what does not.")
-@click.option("--out", metavar="FOLDER", help="Check that this folder can hold jobs.")
+@click.option("--out", metavar="PLACE", help="Check that this folder or s3://bucket/prefix can hold jobs.")
 @click.option("--weights", help="Check these weights.")
 @click.option("--certify", is_flag=True, help="Measure what holds on this machine with --weights.")
 def doctor(out: str | None, weights: str | None, certify: bool) -> int:
@@ -142,6 +140,10 @@ def doctor(out: str | None, weights: str | None, certify: bool) -> int:
     return 0 if all(finding.ok for finding in findings) else 1
 
 
+for _command in (status, jobs, cancel, resume, fetch, links):
+    cli.add_command(_command)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. What a user can cause is one line, no traceback."""
     try:
@@ -150,48 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        _tell("deconvoy: interrupted; the same command goes on from here")
+        tell("deconvoy: interrupted; the same command goes on from here")
         return _INTERRUPTED
     except DeconvoyError as error:
-        _tell(f"deconvoy: {_printable(str(error))}")
+        tell(f"deconvoy: {printable(str(error))}")
         return error.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _conclude(handle: JobHandle, status: JobStatus, as_json: bool) -> int:
-    """Print a finished job's result, and each failed image with its reason on stderr."""
-    for failure in handle.failures():
-        _tell(_printable(f"failed: {failure.image}: {failure.error}: {failure.message}"))
-    click.echo(json.dumps(_as_json(handle, status)) if as_json else handle.report)
-    return SOME_IMAGES_FAILED if status.n_failed else 0
-
-
-def _as_json(handle: JobHandle, status: JobStatus) -> dict[str, object]:
-
-    return {**asdict(status), "state": status.state, "report": handle.report if status.finished else None}
-
-
-def _as_text(handle: JobHandle, status: JobStatus) -> str:
-    lines = [
-        f"job     {status.id}",
-        f"place   {status.place}",
-        f"state   {status.state}",
-        f"images  {status.n_done} of {status.n_images}, {status.n_failed} failed",
-        f"shards  {status.n_shards_done} of {status.n_shards}",
-        *(f"error   {_printable(error)}" for error in status.errors),
-    ]
-    if status.finished:
-        lines.append(f"page    {handle.report}")
-    return "\n".join(lines)
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _printable(text: str) -> str:
-    """The text on one line, without what could command a terminal: file names may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 if __name__ == "__main__":

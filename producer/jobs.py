@@ -6,25 +6,25 @@ under way, and why something stopped.
 
 from __future__ import annotations
 
-import platform
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Unpack
 
 from producer.broker import Broker
-from producer.planning import Plan, PlanOptions, make_plan, shard_size_for
-from producer.sources import STDIN, find_images
+from producer.planning import Plan, PlanOptions, make_plan
+from producer.status import JobStatus, read_status
+from producer.submission import standing_job, write_job
 from worker.contract import jobs as contract
-from worker.contract import keys, queue
+from worker.contract import keys
 from worker.contract.errors import BrokerError, JobError, ObjectNotFound, SettingsError
-from worker.contract.jobs import Job, ManifestEntry
+from worker.contract.jobs import Job
+from worker.contract.queue import Priority
 from worker.contract.settings import Settings, load_settings
 from worker.storage import Store, open_store
+from worker.storage.standing import last_retry, still_to_do
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,30 +39,10 @@ class Failure:
     """An image that could not be used, and why."""
 
     image: str
+    status: str
     error: str
     message: str
-
-
-@dataclass(frozen=True)
-class JobStatus:
-    """How far a job is. `errors` names what has failed for good; `live` says whether Redis was asked."""
-
-    id: str
-    place: str
-    n_images: int
-    n_done: int
-    n_failed: int
-    n_shards: int
-    n_shards_done: int
-    finished: bool
-    stuck: bool
-    errors: tuple[str, ...]
-    live: bool
-
-    @property
-    def state(self) -> str:
-        """`finished`, `stopped` (nothing more will happen by itself) or `unfinished`."""
-        return "finished" if self.finished else "stopped" if self.stuck else "unfinished"
+    shard: int
 
 
 class JobHandle:
@@ -80,7 +60,7 @@ class JobHandle:
 
     @property
     def place(self) -> str:
-        """The folder that everything of the job stands under."""
+        """The folder or bucket prefix that everything of the job stands under."""
         return self.store.place
 
     @property
@@ -90,28 +70,11 @@ class JobHandle:
 
     def missing_shards(self) -> list[int]:
         """The shards whose record does not stand yet."""
-        standing = set(self.store.list(keys.SHARDS))
-        return [shard for shard in range(self.job.n_shards) if keys.shard_key(shard) not in standing]
+        return still_to_do(self.store, self.job).shards
 
     def status(self) -> JobStatus:
         """How far the job is; without Redis, by whole shards."""
-        counters, errors, live = self._ask_redis()
-        missing = self.missing_shards()
-        finished = not missing and self.store.exists(keys.REPORT)
-        done_before = self.job.n_images - sum(map(self._n_images_in, missing))
-        return JobStatus(
-            id=self.id,
-            place=self.place,
-            n_images=self.job.n_images,
-            n_done=done_before + sum(counters.get(shard, (0, 0))[0] for shard in missing),
-            n_failed=len(self.failures()) if finished else sum(failed for _, failed in counters.values()),
-            n_shards=self.job.n_shards,
-            n_shards_done=self.job.n_shards - len(missing),
-            finished=finished,
-            stuck=not finished and _is_stuck(missing, errors),
-            errors=() if finished else tuple(dict.fromkeys(errors.values())),
-            live=live,
-        )
+        return read_status(self.job, self.store, self.broker)
 
     def wait(self, on_status: Callable[[JobStatus], None] | None = None) -> JobStatus:
         """Return when the job is finished; `on_status` is called several times a second at most.
@@ -125,49 +88,55 @@ class JobHandle:
                 on_status(status)
             if status.finished:
                 return status
-            if status.stuck:
-                raise JobError(status.errors[0].partition(": ")[2])
+            if status.stopped:
+                why = status.errors[0].partition(": ")[2] if status.errors else "it is cancelled"
+                raise JobError(why)
             time.sleep(max(_POLL_S, _POLL_SHARE * (time.monotonic() - started)))
 
     def index(self) -> pa.Table:
         """All rows of a finished job. Raises JobError while there is no index."""
         from worker.contract.records import from_parquet
 
-        return from_parquet(self._index_bytes(), keys.INDEX)
-
-    def failures(self) -> list[Failure]:
-        """The images of a finished job that could not be used, in manifest order."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        columns = ["image", "status", "error", "message"]
-        # Not pq.read_table: its reader threads may abort a process that ends soon after.
-        table = pq.ParquetFile(pa.BufferReader(self._index_bytes())).read(columns=columns, use_threads=False)
-        table = table.filter(pc.field("status") != "ok")
-        by_image = {
-            row["image"]: Failure(row["image"], row["error"] or "", row["message"] or "")
-            for row in reversed(table.to_pylist())
-        }
-        return [*reversed(by_image.values())]
-
-    def _index_bytes(self) -> bytes:
         try:
-            return self.store.read(keys.INDEX)
+            return from_parquet(self.store.read(keys.INDEX), keys.INDEX)
         except ObjectNotFound as error:
             raise JobError(f"job {self.id} has no index yet: wait until it is finished") from error
 
-    def _n_images_in(self, shard: int) -> int:
-        return min(self.job.shard_size, self.job.n_images - shard * self.job.shard_size)
+    def failures(self) -> Iterator[Failure]:
+        """The images of a finished job that could not be used, in manifest order."""
+        for line in self.store.read(keys.FAILURES).splitlines():
+            yield Failure(**json.loads(line))
 
-    def _ask_redis(self) -> tuple[dict[int, tuple[int, int]], dict[str, str], bool]:
-        if self.broker is None:
-            return {}, {}, False
-        try:
-            return self.broker.counters(self.id), self.broker.errors(self.id), True
-        except BrokerError:
-            # Not hidden: the status says that it is not live, and the store still tells what is done.
-            return {}, {}, False
+    def cancel(self) -> None:
+        """Let no worker begin another shard; those under way are finished."""
+        self.store.write(keys.CANCELLED, b"{}\n")
+
+    def resume(self, *, failed: bool = False, priority: Priority | None = None) -> int:
+        """Enqueue what is missing of the job, cancelled or not; returns the number of shards enqueued.
+
+        With `failed`, images of a finished job that are not `ok` are tried again. Raises JobError if it
+        is not finished, BrokerError.
+        """
+        if failed:
+            self._begin_retry()
+        self.store.delete(keys.CANCELLED)
+        return enqueue_missing(self, priority)
+
+    def _begin_retry(self) -> None:
+        todo = still_to_do(self.store, self.job)
+        if todo.shards or not self.store.exists(keys.REPORT):
+            raise JobError(f"job {self.id} is not finished: resume it without --failed, then try again")
+        shards = tuple(sorted({failure.shard for failure in self.failures()}))
+        if not shards:
+            return
+        if todo.attempt == contract.MAX_ATTEMPTS:
+            raise JobError(
+                f"job {self.id} was tried {todo.attempt} times: submit what still fails as a new job"
+            )
+        retry = contract.Retry(attempt=todo.attempt + 1, shards=shards)
+        # In this order: a job without its page is not finished, and a stop in between loses nothing.
+        self.store.delete(keys.REPORT)
+        self.store.write(keys.retry_key(retry.attempt), retry.to_json(), if_absent=True)
 
 
 def submit(
@@ -177,7 +146,7 @@ def submit(
     settings: Settings | None = None,
     **options: Unpack[PlanOptions],
 ) -> JobHandle:
-    """Write the job under the folder `out` and enqueue its shards in the Redis of the settings.
+    """Write the job under the folder or prefix `out` and enqueue its shards in the Redis of the settings.
 
     The same request twice is the same job: only what is missing is enqueued again. Raises UsageError,
     WeightsError, JobError, StorageError, BrokerError.
@@ -189,57 +158,56 @@ def submit(
     plan = make_plan(options)
     broker.ping()
     names = [sources] if isinstance(sources, str) else list(sources)
-    handle = prepare(names, out, plan, local=False)
+    handle = prepare(names, out, plan, local=False, allowed_roots=settings.allowed_roots)
     handle.broker = broker
-    enqueue_missing(handle)
+    enqueue_missing(handle, plan.priority)
     return handle
 
 
-def prepare(sources: list[str], out: str, plan: Plan, *, local: bool) -> JobHandle:
-    """Write the job's manifest and `job.json`, or find them as they stand. Nothing is enqueued.
-
-    `local`: one machine will do the work. Raises SourceError, JobError, StorageError.
-    """
-    images = list(find_images(sources))
-    fingerprint = contract.fingerprint(plan.request, images)
-    job_id = contract.job_id(plan.name or _name_from(sources), fingerprint)
-    store = open_store(f"{out.rstrip('/') or '/'}/{job_id}")
-    job = _standing_job(store)
-    if job is None:
-        shard_size = shard_size_for(plan, len(images), local=local)
-        job = Job(
-            id=job_id,
-            place=store.place,
-            created=datetime.now(UTC),
-            request=plan.request,
-            batch_size=plan.batch_size,
-            shard_size=shard_size,
-            n_images=len(images),
-            n_shards=-(-len(images) // shard_size),
-            fingerprint=fingerprint,
-            versions={"deconvoy": version("deconvoy"), "python": platform.python_version()},
-        )
-        _write_manifest(store, images, job.shard_size)
-        if not store.write(keys.JOB, job.to_json(), if_absent=True):
-            # Somebody submitted the same at the same time, perhaps cut into other slices.
-            job = Job.from_json(store.read(keys.JOB), store.place)
-            _write_manifest(store, images, job.shard_size)
-    if job.fingerprint != fingerprint or job.id != job_id:
-        raise JobError(f"{store.place} holds another job than the one asked for: choose another --name")
+def prepare(
+    sources: list[str], out: str, plan: Plan, *, local: bool, allowed_roots: Sequence[str] = ()
+) -> JobHandle:
+    """Write the job, or find it as it stands; nothing is enqueued. See `write_job`."""
+    job, store = write_job(sources, out, plan, local=local, allowed_roots=allowed_roots)
     return JobHandle(job, store, None)
 
 
-def enqueue_missing(handle: JobHandle) -> int:
-    """Enqueue the shards whose record is missing; returns their number.
+def enqueue_missing(handle: JobHandle, priority: Priority | None = None) -> int:
+    """Enqueue the shards whose record is missing and that no message asks for; returns their number.
 
     Where only the index or the page is missing, one shard that is done is enqueued: it finishes the job.
+    `priority`: None is the job's own.
     """
     if handle.broker is None:
-        raise BrokerError(f"job {handle.id} has no Redis to be enqueued in")
-    missing = handle.missing_shards()
-    unfinished = not missing and not handle.store.exists(keys.REPORT)
-    handle.broker.enqueue(handle.job, handle.place, [0] if unfinished else missing)
-    return len(missing)
+        raise BrokerError(f"job {handle.id} has no Redis to be enqueued in: set DECONVOY_REDIS_URL")
+    todo = still_to_do(handle.store, handle.job)
+    if not todo.shards and not handle.store.exists(keys.REPORT):
+        todo = replace(todo, shards=[_any_shard(handle.store)])
+    return handle.broker.enqueue(handle.job, handle.place, todo, priority or handle.job.priority)
+
+
+def _any_shard(store: Store) -> int:
+    """A shard that is done, of the last attempt if there was one."""
+    retry = last_retry(store)
+    return retry.shards[0] if retry is not None else 0
+
+
+def list_jobs(out: str | None, settings: Settings | None = None) -> dict[str, str]:
+    """Jobs by id, with their places: those under `out`, which works without Redis, or those Redis knows."""
+    if out is not None:
+        store = open_store(out)
+        found = (name for name in store.folders() if store.exists(f"{name}/{keys.JOB}"))
+        return {job: f"{store.place}/{job}" for job in found}
+    settings = settings or load_settings()
+    if settings.redis_url is None:
+        raise SettingsError(
+            "DECONVOY_REDIS_URL is not set: name the Redis, or the folder that holds the jobs"
+        )
+    broker = Broker(settings.redis_url, settings.shard_time_limit_s)
+    try:
+        return broker.jobs()
+    finally:
+        broker.close()
 
 
 def open_job(job: str, settings: Settings | None = None) -> JobHandle:
@@ -249,15 +217,15 @@ def open_job(job: str, settings: Settings | None = None) -> JobHandle:
     if settings.redis_url is not None:
         broker = Broker(settings.redis_url, settings.shard_time_limit_s)
     store = open_store(job)
-    found = _standing_job(store)
+    found = standing_job(store)
     if found is None and broker is not None and "/" not in job:
         place = broker.place_of(job)
         if place is not None:
             store = open_store(place)
-            found = _standing_job(store)
+            found = standing_job(store)
     if found is None:
         where = "" if broker else ", and DECONVOY_REDIS_URL, which knows the ids, is not set"
-        raise JobError(f"there is no job {job!r}{where}: name the job's folder, OUT/<job id>")
+        raise JobError(f"there is no job {job!r}{where}: name the job's place, OUT/<job id>")
     return JobHandle(found, store, broker)
 
 
@@ -269,28 +237,3 @@ def closing(handle: JobHandle) -> Iterator[JobHandle]:
     finally:
         if handle.broker is not None:
             handle.broker.close()
-
-
-def _is_stuck(missing: list[int], errors: dict[str, str]) -> bool:
-    return bool(errors) and (queue.WHOLE_JOB in errors or {*map(str, missing)} <= errors.keys())
-
-
-def _standing_job(store: Store) -> Job | None:
-    try:
-        return Job.from_json(store.read(keys.JOB), store.place)
-    except ObjectNotFound:
-        return None
-
-
-def _write_manifest(store: Store, images: list[str], shard_size: int) -> None:
-    for shard, start in enumerate(range(0, len(images), shard_size)):
-        entries = [
-            ManifestEntry(image=image, key=keys.image_key(image))
-            for image in images[start : start + shard_size]
-        ]
-        store.write(keys.manifest_key(shard), contract.manifest_bytes(entries))
-
-
-def _name_from(sources: list[str]) -> str:
-    first = sources[0]
-    return "stdin" if first == STDIN else Path(first).expanduser().absolute().stem

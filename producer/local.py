@@ -81,7 +81,7 @@ class Cluster:
             # What a killed worker leaves there goes with the folder.
             "TMPDIR": str(self._folder),
         }
-        command = [sys.executable, "-P", "-m", "worker.launch", "--gpus", "all"]
+        command = [sys.executable, "-P", "-m", "worker.launch", "--gpus", "all", "--no-restart"]
         self._workers = Guarded(command, self._folder / "worker.log", environment, self._folder)
 
     def check(self) -> None:

@@ -11,10 +11,27 @@ from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, MODELS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+
+def priority_option(default: str | None) -> Callable[[_Command], _Command]:
+    """Add --priority; without a default it is the job's own."""
+    return click.option(
+        "--priority",
+        type=click.Choice(["high", "normal", "low"]),
+        default=default,
+        show_default=default is not None,
+        help="Whose turn comes first; jobs of one priority take turns.",
+    )
+
+
 # Each destination is a key of `planning.PlanOptions`. Choices hold what this version can do.
 _JOB_OPTIONS = (
     click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
-    click.option("--out", required=True, metavar="FOLDER", help="The job's folder is made in this one."),
+    click.option(
+        "--out",
+        required=True,
+        metavar="PLACE",
+        help="A folder or s3://bucket/prefix; the job gets a folder of its own in it.",
+    ),
     click.option(
         "--spec",
         "specs",
@@ -52,7 +69,13 @@ _JOB_OPTIONS = (
         show_default=True,
         help="How reconstructions are stored; npy holds the numbers themselves.",
     ),
-    click.option("--layout", type=click.Choice(["files"]), default="files", show_default=True),
+    click.option(
+        "--layout",
+        type=click.Choice(["files", "tar"]),
+        default="files",
+        show_default=True,
+        help="How pictures lie in the store; tar: one archive for each shard, not a file for each picture.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "tf32", "bf16"]),
@@ -68,6 +91,7 @@ _JOB_OPTIONS = (
         type=click.IntRange(1, 4096),
         help="Images that go forward together. Default: the worker finds it.",
     ),
+    priority_option(default="normal"),
     click.option("--name", help="Start of the job's id. Default: the first source's name."),
 )
 

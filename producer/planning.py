@@ -25,6 +25,7 @@ from worker.contract.jobs import (
     Resize,
     WeightsRef,
 )
+from worker.contract.queue import PRIORITIES, Priority
 from worker.contract.specs import DEFAULT_SPECS, LayerSpec, parse_specs
 from worker.contract.weights_names import NAMED_WEIGHTS, RANDOM_PREFIX, WEIGHTS_SUFFIXES
 
@@ -49,6 +50,7 @@ class PlanOptions(TypedDict, total=False):
     precision: Precision
     shard_size: int | None
     batch_size: int | None
+    priority: Priority
     name: str | None
 
 
@@ -62,6 +64,7 @@ class Plan:
     request: Request
     shard_size: int | None = None
     batch_size: int | None = None
+    priority: Priority = "normal"
     name: str | None = None
 
 
@@ -86,7 +89,15 @@ def make_plan(options: PlanOptions) -> Plan:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise UsageError(f"option {field} cannot be {first['input']!r}: {first['msg']}") from error
-    plan = Plan(request, options.get("shard_size"), options.get("batch_size"), options.get("name"))
+    plan = Plan(
+        request,
+        options.get("shard_size"),
+        options.get("batch_size"),
+        options.get("priority", "normal"),
+        options.get("name"),
+    )
+    if plan.priority not in PRIORITIES:
+        raise UsageError(f"priority {plan.priority!r} is unknown: choose from {', '.join(PRIORITIES)}")
     for what, size, most in (("shard", plan.shard_size, 100_000), ("batch", plan.batch_size, 4096)):
         if size is not None and not 1 <= size <= most:
             raise UsageError(f"{what} size {size} cannot be used: choose from 1 to {most}")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from producer.jobs import JobStatus
+from producer.status import JobStatus
 
 _LINE_EVERY_S = 5.0
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import os
+import signal
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
+from celery.signals import (
+    after_setup_logger,
+    after_setup_task_logger,
+    celeryd_after_setup,
+    task_postrun,
+    task_prerun,
+    worker_ready,
+)
+from celery.utils.log import get_multiprocessing_logger
 
+from worker import logs, names
 from worker.contract import queue
-from worker.contract.errors import SettingsError
+from worker.contract.errors import MessageError, SettingsError
+from worker.contract.jobs import ShardMessage
 from worker.contract.settings import Settings, load_settings
+from worker.leases import keeping_lease
+
+_PR_SET_PDEATHSIG = 1
 
 TASK_OPTIONS: dict[str, Any] = {
-    # A message is acknowledged when its shard is done; a process that dies gives it back.
+    # A message is acknowledged when its shard is done; a process that dies, or is ended by the time
+    # limit, gives it back. `worker.deliveries` sees to it that this comes to an end.
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
-    "task_retry_on_worker_lost": True,
+    "task_acks_on_timeout": False,
 }
 WORKER_OPTIONS: dict[str, Any] = {
     "worker_pool": "prefork",
@@ -38,26 +58,75 @@ def create_app(settings: Settings) -> Celery:
         broker_url=queue.celery_url(settings.redis_url),
         imports=["worker.tasks"],
         task_time_limit=settings.shard_time_limit_s,
-        worker_soft_shutdown_timeout=settings.shutdown_s,
         **TASK_OPTIONS,
         **WORKER_OPTIONS,
     )
     return app
 
 
-def main(hostname: str) -> None:
-    """Consume the queue until a signal ends it; `hostname` must differ between workers."""
+def main() -> None:
+    """Consume the queue until a signal ends it, under the name that the launcher has given."""
     settings = load_settings()
+    logs.configure(settings.log_format, settings.log_level, names.own_name())
+    _end_with_launcher()
     options = [
         "--hostname",
-        hostname,
+        names.own_name(),
         "--loglevel",
         settings.log_level,
         "--without-gossip",
         "--without-mingle",
     ]
-    create_app(settings).worker_main(["--quiet", "worker", *options])
+    app = create_app(settings)
+    assert settings.redis_url is not None  # noqa: S101 (`create_app` has seen to it)
+    with keeping_lease(settings.redis_url, names.own_name(), settings.lease_s):
+        app.worker_main(["--quiet", "worker", *options])
 
+
+def format_logs(logger: logging.Logger, **_: object) -> None:
+    """Give Celery's handlers our format, in the parent and in its child."""
+    formatter = logs.formatter(load_settings().log_format, names.own_name())
+    for handler in (*logger.handlers, *get_multiprocessing_logger().handlers):
+        handler.setFormatter(formatter)
+
+
+def silence_starting_child(**_: object) -> None:
+    """Without this variable the child says nothing before its log lines are in our format."""
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)
+
+
+def begin_shard(args: Sequence[object] = (), **_: object) -> None:
+    """Lines are about the message's shard from here on: Celery's own too, such as a bug's traceback."""
+    try:
+        message = ShardMessage.from_body(args[0] if args else None)
+    except MessageError:
+        return
+    logs.begin_shard(message.job, message.shard)
+
+
+def end_shard(**_: object) -> None:
+    """The lines that follow are about no shard."""
+    logs.end_shard()
+
+
+def leave_hang_up_to_launcher(**_: object) -> None:
+    """Celery would start itself anew when its terminal closes; the launcher ends it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _end_with_launcher() -> None:
+    """On Linux: a launcher that is killed takes its workers along, and they give back what they hold."""
+    if sys.platform == "linux":
+        prctl: Callable[..., int] = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)
+
+
+after_setup_logger.connect(format_logs)
+after_setup_task_logger.connect(format_logs)
+celeryd_after_setup.connect(silence_starting_child)
+task_prerun.connect(begin_shard)
+task_postrun.connect(end_shard)
+worker_ready.connect(leave_hang_up_to_launcher)
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -10,11 +10,12 @@ import json
 import logging
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import redis
 
+from worker import logs, names
 from worker.contract import keys, queue
 from worker.contract.errors import (
     DeconvoyError,
@@ -22,45 +23,25 @@ from worker.contract.errors import (
     JobError,
     MessageError,
     SettingsError,
+    StorageUnavailable,
     WeightsError,
 )
 from worker.contract.jobs import Job, Request, ShardMessage
 from worker.contract.settings import Settings, load_settings
+from worker.deliveries import MOST_LOSSES, Deliveries, History
+from worker.live import Live
 from worker.storage import Store, open_store
+from worker.storage.standing import is_cancelled, is_complete
+from worker.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from worker.deconv import Deconvnet
+    from worker.pipeline import Caution
 
 logger = logging.getLogger(__name__)
 
 _PUBLISH_EVERY_S = 0.2
-
-
-class Live:
-    """A job's live counters and errors in Redis.
-
-    They inform and decide nothing: where Redis does not take them, work goes on and the log says so.
-    """
-
-    def __init__(self, redis_url: str) -> None:
-        self._client = redis.Redis.from_url(redis_url, socket_timeout=10, socket_connect_timeout=10)
-
-    def progress(self, job: str, shard: int, n_done: int, n_failed: int) -> None:
-        """Publish how many images of the shard are finished, and how many of them failed."""
-        self._put(queue.progress_key(job), str(shard), f"{n_done}/{n_failed}")
-
-    def error(self, job: str, field: str, text: str) -> None:
-        """Publish that the shard `field`, or the whole job, has failed for good."""
-        self._put(queue.errors_key(job), field, text)
-
-    def _put(self, key: str, field: str, value: str) -> None:
-        try:
-            with self._client.pipeline(transaction=False) as pipe:
-                pipe.hset(key, field, value)
-                pipe.expire(key, queue.LIVE_KEYS_TTL_S)
-                pipe.execute()
-        except redis.RedisError as error:
-            logger.warning("Redis did not take %s of %s: %s", field, key, error)
+_LONGEST_PAUSE_S = 30.0
 
 
 class Runtime:
@@ -70,42 +51,75 @@ class Runtime:
         if settings.redis_url is None:
             raise SettingsError("DECONVOY_REDIS_URL is not set: name the Redis that holds the queue")
         self._settings = settings
-        self._live = Live(settings.redis_url)
+        client = redis.Redis.from_url(
+            settings.redis_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=10
+        )
+        self._live = Live(client)
+        self._telemetry = Telemetry(client, names.own_name())
+        self._deliveries = Deliveries(client, names.own_name())
+        self._n_pauses = 0
         self._engine_key: tuple[str, str, str] | None = None
         self._engine: Deconvnet | None = None
         self._certificate: bytes | None = None
 
-    def work(self, body: object) -> None:
+    def work(self, body: object) -> bool:
         """Do what one message asks. What cannot be done is logged and published, never raised.
 
-        None of these errors is tried again by itself: the same shard would fail in the same way. To
-        submit the job again enqueues what is missing.
+        Returns False if the message is to be given back, because the store does not answer. No other
+        error is tried again by itself: the same shard would fail in the same way. To submit the job
+        again, or to resume it, enqueues what is missing.
         """
         try:
             message = ShardMessage.from_body(body)
         except MessageError as error:
             logger.error("refused a message: %s", error)
-            return
-        try:
-            self._work(message)
-        except DeconvoyError as error:
-            self.record_failure(message, error)
+            return True
+        with self._deliveries.of(message.job, message.shard) as history:
+            try:
+                self._work(message, history)
+            except StorageUnavailable as error:
+                self._pause(message, error)
+                return False
+            except DeconvoyError as error:
+                self.record_failure(message, error)
+        self._n_pauses = 0
+        return True
 
     def record_failure(self, message: ShardMessage, error: DeconvoyError) -> None:
         """Log and publish that a shard, or the job if weights or device are at fault, has failed."""
         whole_job = isinstance(error, WeightsError | DeviceError)
-        logger.error("job %s shard %d: %s", message.job, message.shard, error)
+        # Also called in Celery's parent process, whose lines are about no shard.
+        with logs.about_shard(message.job, message.shard):
+            logger.error("%s", error)
         field = queue.WHOLE_JOB if whole_job else str(message.shard)
         self._live.error(message.job, field, f"{type(error).__name__}: {error}")
+        self._telemetry.add_failed_shard()
 
-    def _work(self, message: ShardMessage) -> None:
-        from worker.pipeline import Limits, run_shard
+    def _pause(self, message: ShardMessage, error: StorageUnavailable) -> None:
+        """Wait before the message is given back: longer each time, while the store does not answer."""
+        pause_s = min(2.0**self._n_pauses, _LONGEST_PAUSE_S)
+        self._n_pauses += 1
+        logger.warning("waiting %.0f s, then giving the shard back: %s", pause_s, error)
+        self._live.note(message.job, message.shard, f"waiting for the store: {error}")
+        time.sleep(pause_s)
+
+    def _work(self, message: ShardMessage, history: History) -> None:
+        from worker.pipeline import Assignment, Limits, run_shard
 
         store = open_store(message.place)
         job = _open_job(store, message)
+        if is_cancelled(store):
+            logger.info("the job is cancelled: the shard is dropped")
+            return
+        if history.losses >= MOST_LOSSES:
+            raise JobError(
+                f"shard {message.shard} has cost {history.losses} workers their lives and is given up: look "
+                "at their logs, then resume the job"
+            )
         limits = Limits(
             max_image_bytes=self._settings.max_image_bytes,
             max_image_pixels=self._settings.max_image_pixels,
+            allowed_roots=self._settings.allowed_roots,
         )
         published_at = 0.0
 
@@ -116,27 +130,40 @@ class Runtime:
                 self._live.progress(job.id, message.shard, n_done, n_failed)
 
         engine = self._engine_for(job.request)
-        result = run_shard(store, job, message.shard, engine, limits, on_image)
+        assignment = Assignment(message.shard, message.attempt, self._caution(message, history))
+        result = run_shard(store, job, assignment, engine, limits, on_image)
         self._live.progress(job.id, message.shard, result.n_images, result.n_failed)
-        logger.info(
-            "job %s shard %d: %d images, %d failed", job.id, result.shard, result.n_images, result.n_failed
-        )
+        self._live.note(job.id, message.shard, None)
+        if result.committed:
+            self._live.add_work(job.id, result.stages, result.resources)
+            n_ok = result.n_images - result.n_failed
+            peak_rss_bytes = result.resources["peak_rss_bytes"]
+            self._telemetry.add_shard(n_ok, result.n_failed, result.stages, peak_rss_bytes)
+        logger.info("%d images, %d failed", result.n_images, result.n_failed)
         self._finish_if_complete(store, job, engine)
+
+    def _caution(self, message: ShardMessage, history: History) -> Caution | None:
+        from worker.pipeline import Caution
+
+        if not history.careful:
+            return None
+        logger.warning("%d workers died of this shard: one image at a time", history.losses)
+        on_start = partial(self._deliveries.on_image, message.job, message.shard)
+        return Caution(history.suspects, history.quarantined, on_start)
 
     def _finish_if_complete(self, store: Store, job: Job, engine: Deconvnet) -> None:
         """Write what stands beside the shards, once none is missing. Doing it twice gives the same files.
 
         The page comes last: where it stands, the job is finished, and nobody waits for this worker.
         """
-        from worker.pipeline import compact, missing_shards, stage_seconds
+        from worker.pipeline import compact
         from worker.report import write_report
 
-        if missing_shards(store, job):
+        if not is_complete(store, job):
             return
         self._certify(store, engine)
-        table = compact(store, job)
-        write_report(store, job, table, stage_seconds(store, job))
-        logger.info("job %s: finished", job.id)
+        write_report(store, job, compact(store, job))
+        logger.info("the job is finished")
 
     def _certify(self, store: Store, engine: Deconvnet) -> None:
         """Leave beside the job what holds on the machine that finished it; measured once a network."""

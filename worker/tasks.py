@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
+from celery.exceptions import Reject
 from celery.signals import task_failure
 
 from worker.contract import queue
@@ -15,13 +16,14 @@ from worker.runtime import process_runtime
 
 def work_on_shard(body: object = None, *_args: object, **_kwargs: object) -> None:
     """Work on one shard."""
-    process_runtime().work(body)
+    if not process_runtime().work(body):
+        raise Reject(requeue=True)
 
 
 def record_death(
     sender: Any = None, exception: BaseException | None = None, args: Any = (), **_: object
 ) -> None:
-    """Publish what `work` itself could not: its process died or ran out of time, or there is a bug."""
+    """Publish what `work` itself could not: there is a bug."""
     if getattr(sender, "name", None) != queue.TASK_SHARD:
         return
     try:
@@ -32,6 +34,5 @@ def record_death(
     process_runtime().record_failure(message, error)
 
 
-# `max_retries` counts the deaths of its process that a shard is forgiven.
-shard = shared_task(name=queue.TASK_SHARD, max_retries=2, default_retry_delay=1)(work_on_shard)
+shard = shared_task(name=queue.TASK_SHARD)(work_on_shard)
 task_failure.connect(record_death)

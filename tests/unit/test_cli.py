@@ -13,7 +13,19 @@ import pytest
 import producer.cli
 from producer.progress import Rate
 
-HEAVY = ("torch", "celery", "kombu", "pyarrow", "pydantic", "numpy", "PIL", "redis", "rich")
+HEAVY = (
+    "torch",
+    "boto3",
+    "botocore",
+    "celery",
+    "kombu",
+    "pyarrow",
+    "pydantic",
+    "numpy",
+    "PIL",
+    "redis",
+    "rich",
+)
 COMMANDS = tuple(producer.cli.cli.commands)
 
 
@@ -70,10 +82,11 @@ def test_the_version_is_that_of_the_package() -> None:
         (["run"], 2, "Missing argument"),
         (["run", "{photo}", "--out", "{out}", "--format", "jpeg"], 2, "--format"),
         (["run", "{photo}", "--out", "{out}", "--size", "31"], 2, "--size"),
-        (["run", "{photo}", "--out", "{out}", "--layout", "tar"], 2, "--layout"),
+        (["run", "{photo}", "--out", "{out}", "--layout", "zip"], 2, "--layout"),
         (["run", "{photo}", "--out", "{out}", "--spec", "pool6:max"], 2, "deconvoy: spec 'pool6:max'"),
-        (["run", "{photo}", "--out", "s3://bucket"], 2, "S3 is not supported"),
+        (["run", "{photo}", "--out", "s3://"], 2, "deconvoy: 's3://' names no bucket"),
         (["run", "/no/photo.png", "--out", "{out}"], 2, "deconvoy: source '/no/photo.png' does not exist"),
+        (["run", "http://host/a.png", "--out", "{out}"], 2, "deconvoy: source 'http://host/a.png': "),
         (["run", "{photo}", "--out", "{out}", "--weights", "vgg"], 1, "deconvoy: weights 'vgg' are unknown"),
         (["submit", "{photo}", "--out", "{out}"], 2, "deconvoy: DECONVOY_REDIS_URL is not set"),
         (["worker"], 2, "deconvoy: DECONVOY_REDIS_URL is not set"),

@@ -8,10 +8,10 @@ from typing import Unpack
 
 import pytest
 
-from producer.jobs import JobHandle, open_job, prepare
+from producer.jobs import JobHandle, list_jobs, open_job, prepare
 from producer.planning import PlanOptions, make_plan
 from worker.contract import keys, records
-from worker.contract.errors import JobError, SettingsError
+from worker.contract.errors import BrokerError, JobError, SettingsError
 from worker.contract.jobs import Job, read_manifest
 from worker.contract.records import Row
 from worker.contract.settings import Settings
@@ -57,6 +57,14 @@ def finish(handle: JobHandle, failed: tuple[str, ...] = ()) -> None:
         data = records.to_parquet(records.table_of(row for row in rows if row.shard == shard))
         handle.store.write(keys.shard_key(shard), data)
     handle.store.write(keys.INDEX, records.to_parquet(records.table_of(rows)))
+    bad = {row.image: row for row in reversed(rows) if row.status != "ok"}
+    lines = [
+        {name: getattr(row, name) for name in records.Failure.__annotations__}
+        for row in reversed(bad.values())
+    ]
+    handle.store.write(keys.FAILURES, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    summary = {"n_images": 5, "n_failed": len(bad), "stages": {}, "slowest_stage": None, "resources": {}}
+    handle.store.write(keys.SUMMARY, json.dumps(summary).encode())
     handle.store.write(keys.REPORT, b"<!doctype html>")
 
 
@@ -126,8 +134,9 @@ def test_a_finished_job_lists_each_failed_image_once_in_order(photos: Path) -> N
     status = handle.wait()
 
     assert (status.state, status.n_done, status.n_failed) == ("finished", 5, 2)
-    assert [Path(failure.image).name for failure in handle.failures()] == ["1.png", "3.png"]
-    assert handle.failures()[0].message == "cut short"
+    failures = [*handle.failures()]
+    assert [(Path(failure.image).name, failure.shard) for failure in failures] == [("1.png", 0), ("3.png", 1)]
+    assert failures[0].message == "cut short"
     assert handle.index().num_rows == 10
 
 
@@ -154,3 +163,36 @@ def test_submitting_without_redis_says_which_variable_is_missing(photos: Path) -
 
     with pytest.raises(SettingsError, match="DECONVOY_REDIS_URL"):
         submit(str(photos), out="out", settings=Settings(redis_url=None))
+
+
+def test_a_job_is_cancelled_and_goes_on_without_redis_being_asked(photos: Path) -> None:
+    handle = prepared(photos)
+    handle.cancel()
+    assert open_job(handle.place).status().state == "cancelled"
+    with pytest.raises(JobError, match="cancelled"):
+        handle.wait()
+    with pytest.raises(BrokerError, match="DECONVOY_REDIS_URL"):
+        handle.resume()
+    assert handle.status().state == "unfinished"
+
+
+def test_only_a_finished_job_is_tried_again_and_then_is_not_finished(photos: Path) -> None:
+    handle = prepared(photos)
+    with pytest.raises(JobError, match="not finished"):
+        handle.resume(failed=True)
+    finish(handle, failed=("2.png",))
+    with pytest.raises(BrokerError):
+        handle.resume(failed=True)
+    status = open_job(handle.place).status()
+    assert (status.state, status.attempt, status.n_shards_done) == ("unfinished", 1, 2)
+    assert handle.missing_shards() == [1]
+
+
+def test_the_jobs_under_a_place_are_listed_without_redis(photos: Path) -> None:
+    handle = prepared(photos)
+    out = photos.parent / "out"
+    (out / "something else").mkdir()
+    (out / "note.txt").touch()
+    assert list_jobs(str(out)) == {handle.id: handle.place}
+    with pytest.raises(SettingsError, match="DECONVOY_REDIS_URL"):
+        list_jobs(None)

@@ -1,0 +1,119 @@
+"""A worker's signs of life, and the return of what dead ones held.
+
+By itself kombu gives a dead worker's message back after the visibility timeout, which must be longer
+than any shard takes. Here each worker keeps a key alive in Redis, and any worker that lives gives back
+what those hold whose key has expired. To err costs time only: two workers on one shard do no harm.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import redis
+
+from worker.contract import queue
+from worker.deliveries import Deliveries
+
+logger = logging.getLogger(__name__)
+
+_SIGNS_A_LEASE = 6
+_LOOKS_A_LEASE = 4
+_RESTORING_KEY = f"{queue.KEY_PREFIX}restoring"
+
+# Only if the message is still held: its worker may have ended it meanwhile. It goes to the right end of
+# its list, from which it is taken next.
+_GIVE_BACK = """
+if redis.call("HDEL", KEYS[1], ARGV[1]) == 0 then
+  return 0
+end
+redis.call("ZREM", KEYS[2], ARGV[1])
+redis.call("RPUSH", KEYS[3], ARGV[2])
+return 1
+"""
+
+
+@contextmanager
+def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[None]:
+    """Within the block a thread keeps the lease of `worker`, and gives back what dead ones held.
+
+    While Redis does not answer, the log says so and the thread goes on.
+    """
+    ended = threading.Event()
+    with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
+        leases = Leases(client, worker, lease_s)
+
+        def keep() -> None:
+            while True:
+                try:
+                    leases.renew()
+                    for job, shard in leases.restore_lost():
+                        logger.warning("job %s shard %d: its worker is gone, given back", job, shard)
+                except redis.RedisError as error:
+                    logger.warning("Redis did not take this worker's sign of life: %s", error)
+                if ended.wait(lease_s / _SIGNS_A_LEASE):
+                    return
+
+        thread = threading.Thread(target=keep, name="deconvoy-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            with suppress(redis.RedisError):  # the lease ends by itself soon
+                Deliveries(client, worker).end_all()
+                leases.end()
+
+
+class Leases:
+    """One worker's lease: it counts as alive for `lease_s` seconds after its last sign of life.
+
+    `client` decodes responses. Every method raises redis.RedisError.
+    """
+
+    def __init__(self, client: redis.Redis, worker: str, lease_s: int) -> None:
+        self._client = client
+        self._worker = worker
+        self._lease_s = lease_s
+
+    def renew(self) -> None:
+        """Give a sign of life."""
+        self._client.set(queue.alive_key(self._worker), 1, ex=self._lease_s)
+
+    def end(self) -> None:
+        """Say goodbye: what this worker holds may be given back at once."""
+        self._client.delete(queue.alive_key(self._worker))
+
+    def restore_lost(self) -> list[tuple[str, int]]:
+        """Put messages that dead workers hold back into the queue: (job, shard) of each.
+
+        One worker does it at a time, a few times in a lease at most.
+        """
+        if not self._client.set(
+            _RESTORING_KEY, self._worker, nx=True, ex=max(1, self._lease_s // _LOOKS_A_LEASE)
+        ):
+            return []
+        restored = []
+        for tag, value in self._client.hscan_iter(queue.UNACKED_KEY):
+            message = json.loads(value)[0]
+            job = message["headers"].get(queue.JOB_HEADER)
+            shard = message["headers"].get(queue.SHARD_HEADER)
+            if job is not None and shard is not None and self._is_lost(job, shard):
+                restored += [(job, shard)] * self._give_back(tag, message)
+        return restored
+
+    def _is_lost(self, job: str, shard: int) -> bool:
+        holder = self._client.hget(queue.deliveries_key(job), f"{shard}:by")
+        # Without a holder nobody has begun: a worker that lives is about to, or the timeout gives it back.
+        return holder is not None and not self._client.exists(queue.alive_key(str(holder)))
+
+    def _give_back(self, tag: str, message: dict[str, object]) -> int:
+        properties = message["properties"]
+        assert isinstance(properties, dict)  # noqa: S101 (kombu's own message)
+        key = queue.list_key(int(properties.get("priority") or 0))
+        keys = [queue.UNACKED_KEY, queue.UNACKED_INDEX_KEY, key]
+        return int(self._client.eval(_GIVE_BACK, len(keys), *keys, tag, json.dumps(message)))
