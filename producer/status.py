@@ -84,7 +84,7 @@ def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
     return JobStatus(
         id=job.id,
         place=store.place,
-        state=_unfinished_state(store, todo.shards, live),
+        state=_unfinished_state(job, store, todo.shards, live),
         attempt=todo.attempt,
         n_images=job.n_images,
         n_done=n_done + sum(counters.get(shard, (0, 0))[0] for shard in missing),
@@ -100,12 +100,17 @@ def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
     )
 
 
-def _unfinished_state(store: Store, missing: list[int], live: Live | None) -> str:
+def _unfinished_state(job: Job, store: Store, missing: list[int], live: Live | None) -> str:
     if is_cancelled(store):
         return "cancelled"
-    errors = live.errors if live else {}
-    everything = queue.WHOLE_JOB in errors or {*map(str, missing)} <= errors.keys()
-    return "stopped" if errors and everything else "unfinished"
+    # Anybody may put a message into the queue: an error of a shard that the job has not is not the job's.
+    failed = (
+        {field for field in live.errors if field == queue.WHOLE_JOB or int(field) < job.n_shards}
+        if live
+        else set()
+    )
+    everything = queue.WHOLE_JOB in failed or {*map(str, missing)} <= failed
+    return "stopped" if failed and everything else "unfinished"
 
 
 def _live(broker: Broker | None, job_id: str) -> Live | None:

@@ -43,7 +43,7 @@ def test_what_is_submitted_is_done_by_a_worker(
 
     assert watched.returncode == 0, watched.stderr
     status = json.loads(watched.stdout)
-    assert (status["id"], status["state"], status["n_done"], status["live"]) == (job_id, "finished", 3, True)
+    assert (status["id"], status["state"], status["n_done"]) == (job_id, "finished", 3)
     handle = open_job(status["place"], Settings(redis_url=None))
     assert handle.index().column("status").to_pylist() == ["ok"] * 3
     assert "finished" in deconvoy("status", status["place"]).stdout
@@ -67,12 +67,16 @@ def test_the_same_submission_twice_is_one_job_and_enqueues_what_is_missing(
     out = str(tmp_path / "out")
 
     first = submit(str(photos), out=out, settings=settings, weights="random:0", shard_size=1)
-    assert client.llen(f"{queue.KEY_PREFIX}{queue.QUEUE}") == 3
+    waiting = queue.list_key(queue.PRIORITIES["normal"])
+    assert client.llen(waiting) == 3
     first.store.write("shards/000001.parquet", b"")
     second = submit(str(photos), out=out, settings=settings, weights="random:0", shard_size=1)
 
     assert second.id == first.id
-    assert client.llen(f"{queue.KEY_PREFIX}{queue.QUEUE}") == 3 + 2
+    assert client.llen(waiting) == 3
+    client.delete(waiting)
+    submit(str(photos), out=out, settings=settings, weights="random:0", shard_size=1)
+    assert client.llen(waiting) == 2
     assert open_job(first.id, settings).place == first.place
 
 
