@@ -29,7 +29,8 @@ from worker.contract.queue import PRIORITIES, Priority
 from worker.contract.specs import DEFAULT_SPECS, LayerSpec, parse_specs
 from worker.contract.weights_names import NAMED_WEIGHTS, RANDOM_PREFIX, WEIGHTS_SUFFIXES
 
-_SHARD_GMAC = 5000
+_SHARD_GMAC = 20_000
+"""Minutes on a CPU of two cores, seconds on a GPU: what a death may cost, and a message is worth."""
 _MAX_SHARD_SIZE = 1000
 _SHARDS_OF_A_LOCAL_RUN = 4
 """A run on one machine has at least this many shards, images permitting, to lose little when stopped."""
@@ -128,7 +129,7 @@ def resolve_weights(weights: str) -> WeightsRef:
 
 
 def shard_size_for(plan: Plan, n_images: int, *, local: bool) -> int:
-    """Images a shard: what the plan says, else about 5,000 GMAC, at most 1,000, and never none."""
+    """Images a shard: what the plan says, else about 20,000 GMAC, at most 1,000, and never none."""
     if plan.shard_size is not None:
         return plan.shard_size
     size = max(1, min(_MAX_SHARD_SIZE, int(_SHARD_GMAC / image_gmac(plan.request))))

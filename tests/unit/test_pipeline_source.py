@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.s3_server import Answer, Request, answering, error_answer
+from tests.s3_server import Answer, answering, error_answer
+from tests.s3_server import Request as HttpRequest
+from tests.unit.shards import LIMITS, rows_of, run
+from tests.unit.standin import make_job, noise_images
 from worker.contract.errors import (
     ImageError,
     ImageNotAllowed,
@@ -19,7 +23,9 @@ from worker.contract.errors import (
     ImageUnreadable,
     StorageError,
 )
+from worker.contract.jobs import Request
 from worker.pipeline.source import read_image
+from worker.storage import open_store
 
 LIMIT = 1000
 
@@ -159,9 +165,9 @@ def test_a_store_that_does_not_answer_is_not_the_images_fault(
 
 
 def test_an_object_outside_the_roots_is_not_asked_for(use_s3: UseS3) -> None:
-    asked: list[Request] = []
+    asked: list[HttpRequest] = []
 
-    def answer(request: Request) -> Answer:
+    def answer(request: HttpRequest) -> Answer:
         asked.append(request)
         return Answer(body=b"1")
 
@@ -172,3 +178,32 @@ def test_an_object_outside_the_roots_is_not_asked_for(use_s3: UseS3) -> None:
                 read_image(image, LIMIT, ("s3://bucket/photos",))
         assert asked == []
         assert read_image("s3://bucket/photos/a.jpg", LIMIT, ("s3://bucket/photos",)) == b"1"
+
+
+def test_a_shard_reads_what_is_allowed_and_has_a_failed_row_for_the_rest(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    [picture] = noise_images(inside, [(40, 40)])
+    [secret] = noise_images(outside, [(40, 40)])
+    images = [
+        str(picture),
+        put(s3_bucket, "photos/a.png", picture.read_bytes()),
+        str(secret),
+        put(s3_bucket, "other/a.png", picture.read_bytes()),
+        f"s3://{s3_bucket}/photos/gone.png",
+    ]
+    limits = replace(LIMITS, allowed_roots=(str(inside), f"s3://{s3_bucket}/photos"))
+    store = open_store(f"s3://{s3_bucket}/job")
+
+    run(store, make_job(store, images, Request(specs=("pool1:max",))), limits=limits)
+
+    assert [(row["image"], row["status"], row["error"]) for row in rows_of(store)] == [
+        (images[0], "ok", None),
+        (images[1], "ok", None),
+        (images[2], "failed", "ImageNotAllowed"),
+        (images[3], "failed", "ImageNotAllowed"),
+        (images[4], "failed", "ImageNotFound"),
+    ]

@@ -45,8 +45,8 @@ def test_the_ten_specs_of_the_article_cost_72_gmac_an_image() -> None:
 @pytest.mark.parametrize(
     ("options", "n_images", "local", "shard_size"),
     [
-        ({}, 100_000, False, 69),
-        ({}, 6, False, 69),
+        ({}, 100_000, False, 276),
+        ({}, 6, False, 276),
         ({}, 6, True, 2),
         ({}, 1, True, 1),
         ({"specs": ["pool1:max"]}, 100_000, False, 1000),
@@ -54,7 +54,7 @@ def test_the_ten_specs_of_the_article_cost_72_gmac_an_image() -> None:
         ({"shard_size": 7}, 8, True, 7),
     ],
 )
-def test_shards_hold_about_5000_gmac(
+def test_shards_hold_about_20_000_gmac(
     options: PlanOptions, n_images: int, local: bool, shard_size: int
 ) -> None:
     assert shard_size_for(make_plan(options), n_images, local=local) == shard_size
