@@ -5,7 +5,7 @@ WEIGHTS ?= hed
 OUT ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test chaos lint format bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-
 
 test: setup ## Run all tests
 	$(BIN)/pytest
+
+chaos: setup ## Kill, stop and cut off workers, Redis and S3 at length (half an hour)
+	CHAOS=full $(BIN)/pytest tests/chaos
 
 lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -17,6 +18,7 @@ from celery.signals import (
     celeryd_after_setup,
     task_postrun,
     task_prerun,
+    task_received,
     worker_ready,
 )
 from celery.utils.log import get_multiprocessing_logger
@@ -26,6 +28,7 @@ from worker.contract import queue
 from worker.contract.errors import MessageError, SettingsError
 from worker.contract.jobs import ShardMessage
 from worker.contract.settings import Settings, load_settings
+from worker.deliveries import Deliveries
 from worker.leases import keeping_lease
 
 _PR_SET_PDEATHSIG = 1
@@ -79,7 +82,8 @@ def main() -> None:
     ]
     app = create_app(settings)
     assert settings.redis_url is not None  # noqa: S101 (`create_app` has seen to it)
-    with keeping_lease(settings.redis_url, names.own_name(), settings.lease_s):
+    with keeping_lease(settings.redis_url, names.own_name(), settings.lease_s) as deliveries:
+        task_received.connect(partial(hold_shard, deliveries), weak=False)
         app.worker_main(["--quiet", "worker", *options])
 
 
@@ -93,6 +97,13 @@ def format_logs(logger: logging.Logger, **_: object) -> None:
 def silence_starting_child(**_: object) -> None:
     """Without this variable the child says nothing before its log lines are in our format."""
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
+
+
+def hold_shard(deliveries: Deliveries, request: Any = None, **_: object) -> None:
+    """From here on the message comes back if this worker dies, though no process has begun with it."""
+    headers = request.message.headers
+    if queue.JOB_HEADER in headers and queue.SHARD_HEADER in headers:
+        deliveries.hold(headers[queue.JOB_HEADER], headers[queue.SHARD_HEADER])
 
 
 def begin_shard(args: Sequence[object] = (), **_: object) -> None:

@@ -79,6 +79,16 @@ class Deliveries:
             except redis.RedisError as error:
                 logger.warning("Redis did not count the end of this delivery: %s", error)
 
+    def hold(self, job: str, shard: int) -> None:
+        """The message has come; where Redis does not take that, the log says so. See `Leases`."""
+        try:
+            with self._client.pipeline() as pipe:
+                pipe.hset(queue.deliveries_key(job), f"{shard}:by", self._worker)
+                pipe.expire(queue.deliveries_key(job), queue.LIVE_KEYS_TTL_S)
+                pipe.execute()
+        except redis.RedisError as error:
+            logger.warning("Redis was not told who holds shard %d of %s: %s", shard, job, error)
+
     def begin(self, job: str, shard: int) -> History:
         """Count a delivery, and tell what became of those before it."""
         key = queue.deliveries_key(job)
@@ -98,20 +108,34 @@ class Deliveries:
         }
         return History(int(begun) - 1, deaths)
 
-    def on_image(self, job: str, shard: int, position: int) -> None:
-        """A careful delivery begins with this image; where Redis does not take that, the log says so."""
+    def on_image(self, job: str, shard: int, position: int | None) -> None:
+        """A careful delivery begins with this image, or is done with all (None).
+
+        Where Redis does not take that, the log says so.
+        """
+        key, field = queue.deliveries_key(job), f"{shard}:current"
         try:
-            self._client.hset(queue.deliveries_key(job), f"{shard}:current", position)
+            if position is None:
+                self._client.hdel(key, field)
+            else:
+                self._client.hset(key, field, position)
         except redis.RedisError as error:
-            logger.warning("Redis was not told of image %d: %s", position, error)
+            logger.warning("Redis was not told of image %s: %s", position, error)
 
     def end_all(self) -> None:
-        """Forget the deliveries that this worker has begun and gives back, because it was told to stop."""
+        """Take back the deliveries of this worker, because it was told to stop: none of them is a death."""
         for key in self._client.scan_iter(match=queue.deliveries_key("*"), count=1000):
             job = str(key).removeprefix(queue.deliveries_key(""))
             for field, worker in self._client.hscan_iter(key, match="*:by", count=1000):
                 if worker == self._worker:
-                    self.end(job, int(str(field).removesuffix(":by")))
+                    self._take_back(job, str(field).removesuffix(":by"))
+
+    def _take_back(self, job: str, shard: str) -> None:
+        key = queue.deliveries_key(job)
+        self._client.hdel(key, f"{shard}:by", f"{shard}:current")
+        # What earlier ones died of stays known.
+        if self._client.hincrby(key, shard, -1) <= 0:
+            self._client.hdel(key, shard)
 
     def end(self, job: str, shard: int) -> None:
         """The delivery came to an ordinary end, good or bad: what was held against the shard is forgotten."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -37,14 +39,14 @@ return 1
 
 
 @contextmanager
-def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[None]:
+def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[Deliveries]:
     """Within the block a thread keeps the lease of `worker`, and gives back what dead ones held.
 
-    While Redis does not answer, the log says so and the thread goes on.
+    Yields the worker's deliveries. While Redis does not answer, the log says so and the thread goes on.
     """
     ended = threading.Event()
     with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
-        leases = Leases(client, worker, lease_s)
+        leases, deliveries = Leases(client, worker, lease_s), Deliveries(client, worker)
 
         def keep() -> None:
             while True:
@@ -60,12 +62,12 @@ def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[None]:
         thread = threading.Thread(target=keep, name="deconvoy-lease", daemon=True)
         thread.start()
         try:
-            yield
+            yield deliveries
         finally:
             ended.set()
             thread.join()
             with suppress(redis.RedisError):  # the lease ends by itself soon
-                Deliveries(client, worker).end_all()
+                deliveries.end_all()
                 leases.end()
 
 
@@ -102,18 +104,23 @@ class Leases:
             message = json.loads(value)[0]
             job = message["headers"].get(queue.JOB_HEADER)
             shard = message["headers"].get(queue.SHARD_HEADER)
-            if job is not None and shard is not None and self._is_lost(job, shard):
+            if job is not None and shard is not None and self._is_lost(tag, job, shard):
                 restored += [(job, shard)] * self._give_back(tag, message)
         return restored
 
-    def _is_lost(self, job: str, shard: int) -> bool:
+    def _is_lost(self, tag: str, job: str, shard: int) -> bool:
         holder = self._client.hget(queue.deliveries_key(job), f"{shard}:by")
-        # Without a holder nobody has begun: a worker that lives is about to, or the timeout gives it back.
-        return holder is not None and not self._client.exists(queue.alive_key(str(holder)))
+        if holder is not None:
+            return not self._client.exists(queue.alive_key(str(holder)))
+        # It died as soon as it had the message; or the end was counted, and its acknowledgement lost.
+        delivered_at = self._client.zscore(queue.UNACKED_INDEX_KEY, tag)
+        return delivered_at is not None and time.time() - delivered_at > self._lease_s
 
     def _give_back(self, tag: str, message: dict[str, object]) -> int:
         properties = message["properties"]
         assert isinstance(properties, dict)  # noqa: S101 (kombu's own message)
+        # A tag of its own: if the worker that held it lives after all, its acknowledgement is not for this.
+        properties["delivery_tag"] = str(uuid.uuid4())
         key = queue.list_key(int(properties.get("priority") or 0))
         keys = [queue.UNACKED_KEY, queue.UNACKED_INDEX_KEY, key]
         return int(self._client.eval(_GIVE_BACK, len(keys), *keys, tag, json.dumps(message)))

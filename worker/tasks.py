@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from celery.exceptions import Reject
+from celery.exceptions import Reject, TimeLimitExceeded
 from celery.signals import task_failure
 
 from worker.contract import queue
@@ -25,6 +25,9 @@ def record_death(
 ) -> None:
     """Publish what `work` itself could not: there is a bug."""
     if getattr(sender, "name", None) != queue.TASK_SHARD:
+        return
+    if isinstance(exception, TimeLimitExceeded):
+        # No failure for good: the message goes back to the queue.
         return
     try:
         message = ShardMessage.from_body(args[0] if args else None)

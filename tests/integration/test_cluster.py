@@ -13,7 +13,7 @@ from celery import Celery
 
 from producer import open_job
 from producer.jobs import submit
-from tests.integration.conftest import TIMEOUT_S, Deconvoy, wait_until
+from tests.cluster import TIMEOUT_S, Deconvoy, wait_until
 from worker.contract import queue
 from worker.contract.errors import JobError
 from worker.contract.settings import Settings

@@ -24,7 +24,7 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from producer.jobs import JobHandle, submit
-from tests.integration.conftest import TIMEOUT_S, Deconvoy, end_with_children, wait_until
+from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
 from worker import metrics
 from worker.contract import queue
 from worker.contract.settings import Settings

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.cluster import Deconvoy
 from tests.corpus import make_corpus
-from tests.integration.conftest import Deconvoy
 from worker.contract.jobs import Preprocessing
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

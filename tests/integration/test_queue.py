@@ -101,6 +101,33 @@ def test_what_a_dead_worker_held_comes_back_and_what_a_living_one_holds_does_not
         assert consumer.take() == "one/1"
 
 
+def test_a_message_that_nobody_began_comes_back_after_a_lease(broker: Broker, client: redis.Redis) -> None:
+    enqueue(broker, "one", 2)
+    with Consumer(client) as consumer:
+        assert [consumer.take(), consumer.take()] == ["one/0", "one/1"]
+        held = {tag: json.loads(value)[0] for tag, value in client.hgetall(queue.UNACKED_KEY).items()}
+        old, _ = held
+        # One was delivered longer ago than a lease, the other just now.
+        client.zincrby(queue.UNACKED_INDEX_KEY, -61, old)
+        (restored,) = Leases(client, "living", 60).restore_lost()
+        assert restored == ("one", held[old]["headers"][queue.SHARD_HEADER])
+        (message,) = [json.loads(text) for text in client.lrange(queue.list_key(3), 0, -1)]
+        # The dead worker, should it live after all, acknowledges the message that it had, and not this one.
+        assert message["properties"]["delivery_tag"] not in held
+        assert message["body"] == held[old]["body"]
+
+
+def test_a_message_that_a_worker_has_just_received_is_its_own(broker: Broker, client: redis.Redis) -> None:
+    enqueue(broker, "one", 1)
+    living, dead = Leases(client, "living", 60), Deliveries(client, "dead")
+    with Consumer(client) as consumer:
+        assert consumer.take() == "one/0"
+        dead.begin("one", 0)
+        living.renew()
+        Deliveries(client, "living").hold("one", 0)
+        assert living.restore_lost() == []
+
+
 def test_a_message_that_came_back_keeps_its_priority(broker: Broker, client: redis.Redis) -> None:
     enqueue(broker, "slow", 2, "low")
     with Consumer(client) as consumer:
@@ -127,6 +154,9 @@ def test_an_image_that_kills_is_found_and_an_ordinary_end_forgets(client: redis.
     history = deliveries.begin("job", 7)
     assert history.quarantined == {12}
     assert not history.suspects
+    deliveries.on_image("job", 7, 13)
+    deliveries.on_image("job", 7, None)
+    assert deliveries.begin("job", 7).deaths == {12: QUARANTINE_FROM_DEATHS}, "no image was under way"
     assert deliveries.begin("job", 8).losses == 0
     deliveries.end("job", 7)
     assert deliveries.begin("job", 7) == type(history)(0, {})
@@ -138,7 +168,11 @@ def test_a_worker_that_is_told_to_stop_leaves_no_death_behind(client: redis.Redi
     mine.begin("one", 3)
     mine.begin("two", 4)
     other.begin("two", 5)
+    mine.begin("three", 6)
+    other.begin("three", 7)
+    mine.begin("three", 7)
     mine.end_all()
+    assert mine.begin("three", 7).losses == 1, "the other one's death stays known"
     assert mine.begin("one", 3).losses == 0
     assert mine.begin("two", 4).losses == 0
     assert mine.begin("two", 5).losses == 1

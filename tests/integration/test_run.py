@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from tests.integration.conftest import TIMEOUT_S, Deconvoy, end_with_children, wait_until
+from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
 from tests.photographs import photographs
 from worker.contract import queue
 

@@ -141,12 +141,12 @@ def test_all_faults_at_once_leave_no_trace(
     layout: Layout,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    weather = Weather(s3_bucket, images, layout)
     kinds: list[Fault] = ["500", "503", "reset", "cut_request", "cut_answer", "lost_answer"]
-    for seed, fault in enumerate(kinds):
-        proxy.inject(Rule(fault, times=1, share=0.4, seed=seed))
     # More attempts than faults that one request can meet.
     monkeypatch.setenv("DECONVOY_S3_MAX_ATTEMPTS", str(len(kinds) + 1))
+    weather = Weather(s3_bucket, images, layout)
+    for seed, fault in enumerate(kinds):
+        proxy.inject(Rule(fault, times=1, share=0.4, seed=seed))
 
     assert weather.run().n_failed == 0
 
@@ -229,8 +229,8 @@ def test_a_server_that_is_away_for_a_while_leaves_no_trace(
     how: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    weather = Weather(s3_bucket, images, layout)
     monkeypatch.setenv("DECONVOY_S3_MAX_ATTEMPTS", "8")
+    weather = Weather(s3_bucket, images, layout)
     begun, over = threading.Event(), threading.Event()
 
     def be_away() -> None:

@@ -32,9 +32,9 @@ def test_a_careful_shard_gives_what_an_ordinary_one_gives(store: Store, tmp_path
     make_job(other, paths, Request(specs=SPECS, preprocessing=SMALL))
     run(other, job)
     engine = StandInEngine()
-    started: list[int] = []
+    started: list[int | None] = []
     result = run(store, job, engine, caution=Caution(frozenset({0}), frozenset(), started.append))
-    assert started == [1, 2, 3, 0]
+    assert started == [1, 2, 3, 0, None]
     assert [n for n, _, _ in engine.batches] == [1, 1, 1]
     assert (result.n_images, result.n_failed) == (4, 1)
     known = [name for name in records.SCHEMA.names if name != "seconds"]
@@ -48,7 +48,9 @@ def test_nothing_of_the_next_image_is_touched_before_the_one_in_hand_is_stored(
     job = make_job(store, paths, Request(specs=SPECS, preprocessing=SMALL))
     stored: list[list[str]] = []
 
-    def on_start(position: int) -> None:
+    def on_start(position: int | None) -> None:
+        if position is None:
+            return
         stored.append(sorted(store.list("recon/pool1-max/")))
         if position < 2:
             # If anything read ahead, it would have read this one while it was whole.
@@ -64,9 +66,9 @@ def test_a_quarantined_image_is_rows_that_say_so_and_is_not_touched(store: Store
     paths[1].unlink()
     paths[1].mkdir()
     job = make_job(store, paths, Request(specs=SPECS, preprocessing=SMALL))
-    started: list[int] = []
+    started: list[int | None] = []
     result = run(store, job, caution=Caution(frozenset(), frozenset({1}), started.append))
-    assert started == [0, 2]
+    assert started == [0, 2, None]
     assert result.n_failed == 1
     rows = rows_of(store)
     assert [(row["image"], row["status"]) for row in rows] == [

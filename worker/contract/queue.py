@@ -29,6 +29,7 @@ UNACKED_INDEX_KEY = f"{KEY_PREFIX}unacked_index"
 
 JOB_HEADER = "deconvoy_job"
 SHARD_HEADER = "deconvoy_shard"
+ATTEMPT_HEADER = "deconvoy_attempt"
 """Headers of a message that say, without its body, what it asks for."""
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 class Caution:
     """`suspects` come last; `quarantined` images are not touched. All are positions within the shard.
 
-    `on_start(position)` is called before anything is done with an image: a process that dies then has
-    left word of which one it was.
+    `on_start(position)` is called before anything is done with an image, and `on_start(None)` when all
+    are done with: a process that dies has left word of which image it was, if it was any.
     """
 
     suspects: frozenset[int]
     quarantined: frozenset[int]
-    on_start: Callable[[int], None]
+    on_start: Callable[[int | None], None]
 
     def order(self, n_images: int) -> list[int]:
         """The positions that are worked on, in the order in which they are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,15 +41,33 @@ def display(
     count for the scale; a picture of zeros alone is flat grey with scale 0.
     """
     # float64: a value near float32's limit must not become infinite by the multiplication.
-    values_CHW = pixels_CHW.astype(np.float64) * np.asarray(pixel_std_C, dtype=np.float64)[:, None, None]
-    values_CHW[~np.isfinite(values_CHW)] = 0.0
-    sizes = np.abs(values_CHW[values_CHW != 0])
-    # "higher" picks a value that is there: of a window of a few pixels it is the largest.
-    scale = float(np.quantile(sizes, _SHARE_WITHIN_SCALE, method="higher")) if sizes.size else 0.0
+    values_CHW = pixels_CHW * np.asarray(pixel_std_C, dtype=np.float64)[:, None, None]
+    finite_CHW = np.isfinite(values_CHW)
+    if not finite_CHW.all():
+        values_CHW[~finite_CHW] = 0.0
+    scale = _scale(values_CHW)
     if scale > 0:
-        values_CHW = np.clip(values_CHW / scale, -1.0, 1.0)
-    drawn_CHW = np.rint(_ZERO + _HALF_RANGE * values_CHW).astype(np.uint8)
-    return np.ascontiguousarray(drawn_CHW.transpose(1, 2, 0)), scale
+        values_CHW /= scale
+        np.clip(values_CHW, -1.0, 1.0, out=values_CHW)
+    values_CHW *= _HALF_RANGE
+    values_CHW += _ZERO
+    np.rint(values_CHW, out=values_CHW)
+    drawn_HWC = np.empty((*values_CHW.shape[1:], 3), dtype=np.uint8)
+    for channel in range(3):
+        drawn_HWC[:, :, channel] = values_CHW[channel]
+    return drawn_HWC, scale
+
+
+def _scale(values_CHW: npt.NDArray[np.float64]) -> float:
+    """What `_SHARE_WITHIN_SCALE` of the absolute values other than zero do not exceed: one of them, or 0."""
+    sizes = np.abs(values_CHW).ravel()
+    n = int(np.count_nonzero(sizes))
+    if n == 0:
+        return 0.0
+    # In order the zeros come first. What np.quantile does, a third of its time: it is asked for each picture.
+    position = len(sizes) - n + math.ceil((n - 1) * _SHARE_WITHIN_SCALE)
+    sizes.partition(position)
+    return float(sizes[position])
 
 
 def encode(

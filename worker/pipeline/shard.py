@@ -184,6 +184,7 @@ class _Work:
             else:
                 self._compute([outcome])
                 self._wait_until_written()
+        caution.on_start(None)
 
     def resources(self) -> dict[str, int]:
         """The most that was in use up to now: see `records.RESOURCES_METADATA`."""
