@@ -92,12 +92,15 @@ class Broker:
         with self._translated():
             self._client.ping()
 
-    def enqueue(self, job: Job, place: str, todo: Todo, priority: queue.Priority) -> int:
+    def enqueue(
+        self, job: Job, place: str, todo: Todo, priority: queue.Priority, *, held_too: bool = False
+    ) -> int:
         """Put one message for each shard that is not queued yet; returns their number.
 
-        Jobs of one priority then take turns. Earlier errors of the job are forgotten.
+        With `held_too` those that a worker holds come again. Jobs of one priority then take turns. Earlier
+        errors of the job are forgotten.
         """
-        queued = self.queued(job.id)
+        queued = self.queued(job.id, todo.attempt, held=not held_too)
         missing = [shard for shard in todo.shards if shard not in queued]
         with self._translated():
             self._client.hset(queue.JOBS_KEY, job.id, place)
@@ -111,15 +114,18 @@ class Broker:
                 self._client.eval(_DEAL_OUT, 2, key, f"{key}:dealt", queue.JOB_HEADER)
         return len(missing)
 
-    def queued(self, job_id: str) -> set[int]:
-        """The shards of a job that a message asks for: waiting, or with a worker."""
+    def queued(self, job_id: str, attempt: int = 0, *, held: bool = True) -> set[int]:
+        """The shards of a job's attempt that a message asks for: waiting, or, with `held`, with a worker."""
         with self._translated():
-            with_workers = [json.loads(value)[0] for value in self._client.hvals(queue.UNACKED_KEY)]
-            waiting = [
-                json.loads(text) for key in queue.list_keys() for text in self._client.lrange(key, 0, -1)
-            ]
-        headers = [message.get("headers", {}) for message in [*with_workers, *waiting]]
-        return {header[queue.SHARD_HEADER] for header in headers if header.get(queue.JOB_HEADER) == job_id}
+            messages = [json.loads(value)[0] for value in self._client.hvals(queue.UNACKED_KEY) if held]
+            for key in queue.list_keys():
+                messages += map(json.loads, self._client.lrange(key, 0, -1))
+        headers = [message.get("headers", {}) for message in messages]
+        return {
+            header[queue.SHARD_HEADER]
+            for header in headers
+            if header.get(queue.JOB_HEADER) == job_id and header.get(queue.ATTEMPT_HEADER, 0) == attempt
+        }
 
     def place_of(self, job_id: str) -> str | None:
         """Where a job that was submitted through this Redis stands."""
@@ -166,7 +172,11 @@ class Broker:
                     args=[message.model_dump(mode="json")],
                     queue=queue.QUEUE,
                     priority=priority,
-                    headers={queue.JOB_HEADER: message.job, queue.SHARD_HEADER: message.shard},
+                    headers={
+                        queue.JOB_HEADER: message.job,
+                        queue.SHARD_HEADER: message.shard,
+                        queue.ATTEMPT_HEADER: message.attempt,
+                    },
                     producer=publisher,
                 )
 

@@ -24,7 +24,7 @@ from worker.contract.jobs import Job
 from worker.contract.queue import Priority
 from worker.contract.settings import Settings, load_settings
 from worker.storage import Store, open_store
-from worker.storage.standing import last_retry, still_to_do
+from worker.storage.standing import is_cancelled, last_retry, still_to_do
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,8 +119,10 @@ class JobHandle:
         """
         if failed:
             self._begin_retry()
+        # What a worker holds of a cancelled job it may be about to drop: done twice is better than lost.
+        was_cancelled = is_cancelled(self.store)
         self.store.delete(keys.CANCELLED)
-        return enqueue_missing(self, priority)
+        return enqueue_missing(self, priority, held_too=was_cancelled)
 
     def _begin_retry(self) -> None:
         todo = still_to_do(self.store, self.job)
@@ -148,7 +150,8 @@ def submit(
 ) -> JobHandle:
     """Write the job under the folder or prefix `out` and enqueue its shards in the Redis of the settings.
 
-    The same request twice is the same job: only what is missing is enqueued again. Raises UsageError,
+    The same request twice is the same job: only what is missing is enqueued again, also if it was cancelled
+    meanwhile. Raises UsageError,
     WeightsError, JobError, StorageError, BrokerError.
     """
     settings = settings or load_settings()
@@ -160,7 +163,7 @@ def submit(
     names = [sources] if isinstance(sources, str) else list(sources)
     handle = prepare(names, out, plan, local=False, allowed_roots=settings.allowed_roots)
     handle.broker = broker
-    enqueue_missing(handle, plan.priority)
+    handle.resume(priority=plan.priority)
     return handle
 
 
@@ -172,18 +175,20 @@ def prepare(
     return JobHandle(job, store, None)
 
 
-def enqueue_missing(handle: JobHandle, priority: Priority | None = None) -> int:
+def enqueue_missing(handle: JobHandle, priority: Priority | None = None, *, held_too: bool = False) -> int:
     """Enqueue the shards whose record is missing and that no message asks for; returns their number.
 
     Where only the index or the page is missing, one shard that is done is enqueued: it finishes the job.
-    `priority`: None is the job's own.
+    `priority`: None is the job's own. `held_too`: a message that a worker has already does not count.
     """
     if handle.broker is None:
         raise BrokerError(f"job {handle.id} has no Redis to be enqueued in: set DECONVOY_REDIS_URL")
     todo = still_to_do(handle.store, handle.job)
     if not todo.shards and not handle.store.exists(keys.REPORT):
         todo = replace(todo, shards=[_any_shard(handle.store)])
-    return handle.broker.enqueue(handle.job, handle.place, todo, priority or handle.job.priority)
+    return handle.broker.enqueue(
+        handle.job, handle.place, todo, priority or handle.job.priority, held_too=held_too
+    )
 
 
 def _any_shard(store: Store) -> int:

@@ -28,8 +28,7 @@ from worker.contract import queue
 from worker.contract.errors import MessageError, SettingsError
 from worker.contract.jobs import ShardMessage
 from worker.contract.settings import Settings, load_settings
-from worker.deliveries import Deliveries
-from worker.leases import keeping_lease
+from worker.leases import Leases, keeping_lease
 
 _PR_SET_PDEATHSIG = 1
 
@@ -82,8 +81,8 @@ def main() -> None:
     ]
     app = create_app(settings)
     assert settings.redis_url is not None  # noqa: S101 (`create_app` has seen to it)
-    with keeping_lease(settings.redis_url, names.own_name(), settings.lease_s) as deliveries:
-        task_received.connect(partial(hold_shard, deliveries), weak=False)
+    with keeping_lease(settings.redis_url, names.own_name(), settings.lease_s) as leases:
+        task_received.connect(partial(hold_message, leases), weak=False)
         app.worker_main(["--quiet", "worker", *options])
 
 
@@ -99,11 +98,9 @@ def silence_starting_child(**_: object) -> None:
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
 
 
-def hold_shard(deliveries: Deliveries, request: Any = None, **_: object) -> None:
-    """From here on the message comes back if this worker dies, though no process has begun with it."""
-    headers = request.message.headers
-    if queue.JOB_HEADER in headers and queue.SHARD_HEADER in headers:
-        deliveries.hold(headers[queue.JOB_HEADER], headers[queue.SHARD_HEADER])
+def hold_message(leases: Leases, request: Any = None, **_: object) -> None:
+    """From here on the message comes back if this worker dies."""
+    leases.hold(request.message.delivery_tag)
 
 
 def begin_shard(args: Sequence[object] = (), **_: object) -> None:

@@ -79,16 +79,6 @@ class Deliveries:
             except redis.RedisError as error:
                 logger.warning("Redis did not count the end of this delivery: %s", error)
 
-    def hold(self, job: str, shard: int) -> None:
-        """The message has come; where Redis does not take that, the log says so. See `Leases`."""
-        try:
-            with self._client.pipeline() as pipe:
-                pipe.hset(queue.deliveries_key(job), f"{shard}:by", self._worker)
-                pipe.expire(queue.deliveries_key(job), queue.LIVE_KEYS_TTL_S)
-                pipe.execute()
-        except redis.RedisError as error:
-            logger.warning("Redis was not told who holds shard %d of %s: %s", shard, job, error)
-
     def begin(self, job: str, shard: int) -> History:
         """Count a delivery, and tell what became of those before it."""
         key = queue.deliveries_key(job)

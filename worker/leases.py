@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import redis
 
@@ -39,14 +40,14 @@ return 1
 
 
 @contextmanager
-def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[Deliveries]:
+def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[Leases]:
     """Within the block a thread keeps the lease of `worker`, and gives back what dead ones held.
 
-    Yields the worker's deliveries. While Redis does not answer, the log says so and the thread goes on.
+    While Redis does not answer, the log says so and the thread goes on.
     """
     ended = threading.Event()
     with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
-        leases, deliveries = Leases(client, worker, lease_s), Deliveries(client, worker)
+        leases = Leases(client, worker, lease_s)
 
         def keep() -> None:
             while True:
@@ -62,12 +63,12 @@ def keeping_lease(redis_url: str, worker: str, lease_s: int) -> Iterator[Deliver
         thread = threading.Thread(target=keep, name="deconvoy-lease", daemon=True)
         thread.start()
         try:
-            yield deliveries
+            yield leases
         finally:
             ended.set()
             thread.join()
             with suppress(redis.RedisError):  # the lease ends by itself soon
-                deliveries.end_all()
+                Deliveries(client, worker).end_all()
                 leases.end()
 
 
@@ -90,6 +91,13 @@ class Leases:
         """Say goodbye: what this worker holds may be given back at once."""
         self._client.delete(queue.alive_key(self._worker))
 
+    def hold(self, tag: str) -> None:
+        """Say that this worker has the message `tag`; where Redis does not take that, the log says so."""
+        try:
+            self._client.hset(queue.HOLDERS_KEY, tag, self._worker)
+        except redis.RedisError as error:
+            logger.warning("Redis was not told who holds a message: %s", error)
+
     def restore_lost(self) -> list[tuple[str, int]]:
         """Put messages that dead workers hold back into the queue: (job, shard) of each.
 
@@ -99,20 +107,24 @@ class Leases:
             _RESTORING_KEY, self._worker, nx=True, ex=max(1, self._lease_s // _LOOKS_A_LEASE)
         ):
             return []
+        holders = _text(self._client.hgetall(queue.HOLDERS_KEY))
+        held = _text(self._client.hgetall(queue.UNACKED_KEY))
+        ended = [tag for tag in holders if tag not in held]
+        if ended:
+            self._client.hdel(queue.HOLDERS_KEY, *ended)
         restored = []
-        for tag, value in self._client.hscan_iter(queue.UNACKED_KEY):
+        for tag, value in held.items():
             message = json.loads(value)[0]
             job = message["headers"].get(queue.JOB_HEADER)
             shard = message["headers"].get(queue.SHARD_HEADER)
-            if job is not None and shard is not None and self._is_lost(tag, job, shard):
+            if job is not None and shard is not None and self._is_lost(tag, holders.get(tag)):
                 restored += [(job, shard)] * self._give_back(tag, message)
         return restored
 
-    def _is_lost(self, tag: str, job: str, shard: int) -> bool:
-        holder = self._client.hget(queue.deliveries_key(job), f"{shard}:by")
+    def _is_lost(self, tag: str, holder: str | None) -> bool:
         if holder is not None:
-            return not self._client.exists(queue.alive_key(str(holder)))
-        # It died as soon as it had the message; or the end was counted, and its acknowledgement lost.
+            return not self._client.exists(queue.alive_key(holder))
+        # A worker says that it holds a message as soon as it has it: this one died in between.
         delivered_at = self._client.zscore(queue.UNACKED_INDEX_KEY, tag)
         return delivered_at is not None and time.time() - delivered_at > self._lease_s
 
@@ -124,3 +136,8 @@ class Leases:
         key = queue.list_key(int(properties.get("priority") or 0))
         keys = [queue.UNACKED_KEY, queue.UNACKED_INDEX_KEY, key]
         return int(self._client.eval(_GIVE_BACK, len(keys), *keys, tag, json.dumps(message)))
+
+
+def _text(fields: Mapping[Any, Any]) -> dict[str, str]:
+    """What a client that decodes gives, as the type that it has."""
+    return {str(name): str(value) for name, value in fields.items()}

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.chaos.conftest import Length, finish
-from tests.chaos.convoy import Convoy, Outcome
+from tests.chaos.convoy import Convoy, Outcome, at_length
 from worker.contract import queue
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(1200)]
@@ -24,6 +24,7 @@ LONGEST_LIFE_S = 1.5
 """How long a worker lives at most, from the first image on that it has done."""
 
 
+@at_length
 def test_workers_that_die_every_few_seconds(
     convoy: Convoy, name: str, length: Length, capsys: pytest.CaptureFixture[str]
 ) -> None:

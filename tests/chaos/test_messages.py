@@ -7,7 +7,7 @@ from celery import Celery
 
 from producer.jobs import JobHandle
 from tests.chaos.conftest import finish
-from tests.chaos.convoy import N_IMAGES, Convoy, Outcome
+from tests.chaos.convoy import N_IMAGES, Convoy, Outcome, at_length
 from tests.chaos.faults import sitecustomize as faults
 from tests.cluster import wait_until
 from worker.contract import queue
@@ -24,6 +24,7 @@ def publish(convoy: Convoy, *bodies: object) -> None:
             app.send_task(queue.TASK_SHARD, args=[body], queue=queue.QUEUE, producer=producer)
 
 
+@at_length
 def test_two_workers_on_the_same_shard_commit_it_once(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:
@@ -43,6 +44,7 @@ def test_two_workers_on_the_same_shard_commit_it_once(
         second.end()
 
 
+@at_length
 def test_a_message_that_is_given_to_a_second_worker_while_the_first_lives(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:
@@ -60,6 +62,7 @@ def test_a_message_that_is_given_to_a_second_worker_while_the_first_lives(
         second.end()
 
 
+@at_length
 def test_an_image_that_kills_is_left_alone_and_done_once_it_was_replaced(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:
@@ -76,6 +79,7 @@ def test_an_image_that_kills_is_left_alone_and_done_once_it_was_replaced(
     assert len(convoy.projected()) - before == 1
 
 
+@at_length
 def test_an_image_that_hangs_is_left_alone(convoy: Convoy, undisturbed: Outcome, name: str) -> None:
     convoy.the_worker().end()
     worker = convoy.start_worker(DECONVOY_SHARD_TIME_LIMIT_S="10")

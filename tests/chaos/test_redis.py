@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.conftest import Length, finish
-from tests.chaos.convoy import N_IMAGES, SHARD_SIZE, Convoy, Outcome
+from tests.chaos.convoy import N_IMAGES, SHARD_SIZE, Convoy, Outcome, at_length
 from tests.cluster import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
@@ -22,6 +22,7 @@ def test_a_redis_that_is_killed_and_starts_again(convoy: Convoy, undisturbed: Ou
     assert worker.launcher.poll() is None
 
 
+@at_length
 def test_a_redis_that_stands_still(convoy: Convoy, undisturbed: Outcome, name: str, length: Length) -> None:
     before = len(convoy.projected())
     worker = convoy.the_worker()
@@ -32,6 +33,7 @@ def test_a_redis_that_stands_still(convoy: Convoy, undisturbed: Outcome, name: s
     assert worker.launcher.poll() is None
 
 
+@at_length
 def test_a_computing_process_that_is_killed_while_redis_is_away(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:

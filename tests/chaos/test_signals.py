@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.chaos.conftest import finish
-from tests.chaos.convoy import N_IMAGES, Convoy, Outcome
+from tests.chaos.convoy import N_IMAGES, Convoy, Outcome, at_length
 from tests.chaos.faults import sitecustomize as faults
 from worker.contract import queue
 
@@ -23,6 +23,7 @@ def test_a_computing_process_that_is_killed(convoy: Convoy, undisturbed: Outcome
     assert len(convoy.projected()) - before > N_IMAGES
 
 
+@at_length
 def test_a_celery_worker_that_is_killed(convoy: Convoy, undisturbed: Outcome, name: str) -> None:
     before = len(convoy.projected())
     handle = convoy.submit(name)

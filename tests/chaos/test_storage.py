@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.conftest import S3_ATTEMPTS, Length, finish
-from tests.chaos.convoy import Convoy, Outcome
+from tests.chaos.convoy import Convoy, Outcome, at_length
 from tests.cluster import wait_until
 from tests.fault_proxy import Fault, Rule
 
@@ -25,6 +25,7 @@ def test_an_s3_that_fails_now_and_then(convoy: Convoy, undisturbed: Outcome, nam
     assert all(convoy.proxy.faults[fault] for fault in faults)
 
 
+@at_length
 def test_an_s3_that_is_away(convoy: Convoy, undisturbed: Outcome, name: str, length: Length) -> None:
     before = len(convoy.projected())
     worker = convoy.the_worker()

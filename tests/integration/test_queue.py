@@ -82,14 +82,13 @@ def test_what_waits_or_is_held_is_not_queued_again(broker: Broker, client: redis
 def test_what_a_dead_worker_held_comes_back_and_what_a_living_one_holds_does_not(
     broker: Broker, client: redis.Redis
 ) -> None:
-    enqueue(broker, "one", 3)
+    enqueue(broker, "one", 2)
     living, dead = Leases(client, "living", 60), Leases(client, "dead", 60)
     with Consumer(client) as consumer:
-        assert [consumer.take(), consumer.take(), consumer.take()] == ["one/0", "one/1", "one/2"]
-        Deliveries(client, "living").begin("one", 0)
-        Deliveries(client, "dead").begin("one", 1)
-        living.renew()
-        dead.renew()
+        for leases, shard in ((living, 0), (dead, 1)):
+            assert consumer.take() == f"one/{shard}"
+            leases.hold(consumer.tag)
+            leases.renew()
         assert living.restore_lost() == []
         assert client.ttl(queue.alive_key("dead")) > 0
         dead.end()
@@ -97,8 +96,34 @@ def test_what_a_dead_worker_held_comes_back_and_what_a_living_one_holds_does_not
         client.delete("deconvoy:restoring")
         assert living.restore_lost() == [("one", 1)]
         assert waiting(client) == ["one/1"]
-        assert broker.queued("one") == {0, 1, 2}
+        assert broker.queued("one") == {0, 1}
         assert consumer.take() == "one/1"
+
+
+def test_of_two_messages_for_one_shard_only_the_dead_workers_comes_back(
+    broker: Broker, client: redis.Redis
+) -> None:
+    living = Leases(client, "living", 60)
+    with Consumer(client) as consumer:
+        for leases in (living, Leases(client, "dead", 60)):
+            broker.enqueue(job("one"), "/nowhere/one", Todo(0, [0]), "normal")
+            assert consumer.take() == "one/0"
+            leases.hold(consumer.tag)
+            # As one that was sent twice: what the queue knows of the first is put out of sight.
+            client.rename(queue.UNACKED_KEY, "aside") if leases is living else None
+        (tag,) = client.hkeys(queue.UNACKED_KEY)
+        client.hset(queue.UNACKED_KEY, items=[part for pair in client.hgetall("aside").items() for part in pair])
+        living.renew()
+        assert living.restore_lost() == [("one", 0)]
+        assert tag not in client.hkeys(queue.UNACKED_KEY)
+        assert client.hlen(queue.UNACKED_KEY) == 1
+
+
+def test_who_held_what_has_ended_is_forgotten(client: redis.Redis) -> None:
+    leases = Leases(client, "worker", 60)
+    leases.hold("a tag that was acknowledged")
+    assert leases.restore_lost() == []
+    assert client.hlen(queue.HOLDERS_KEY) == 0
 
 
 def test_a_message_that_nobody_began_comes_back_after_a_lease(broker: Broker, client: redis.Redis) -> None:
@@ -117,22 +142,11 @@ def test_a_message_that_nobody_began_comes_back_after_a_lease(broker: Broker, cl
         assert message["body"] == held[old]["body"]
 
 
-def test_a_message_that_a_worker_has_just_received_is_its_own(broker: Broker, client: redis.Redis) -> None:
-    enqueue(broker, "one", 1)
-    living, dead = Leases(client, "living", 60), Deliveries(client, "dead")
-    with Consumer(client) as consumer:
-        assert consumer.take() == "one/0"
-        dead.begin("one", 0)
-        living.renew()
-        Deliveries(client, "living").hold("one", 0)
-        assert living.restore_lost() == []
-
-
 def test_a_message_that_came_back_keeps_its_priority(broker: Broker, client: redis.Redis) -> None:
     enqueue(broker, "slow", 2, "low")
     with Consumer(client) as consumer:
         assert consumer.take() == "slow/0"
-        Deliveries(client, "dead").begin("slow", 0)
+        Leases(client, "dead", 60).hold(consumer.tag)
         assert Leases(client, "living", 60).restore_lost() == [("slow", 0)]
     enqueue(broker, "usual", 1)
     assert waiting(client) == ["usual/0", "slow/0", "slow/1"]
@@ -186,7 +200,8 @@ class Consumer:
         app = Celery("consumer", broker=f"redis+socket://{path}", set_as_current=False)
         app.conf.update(queue.shared_config(900))
         self._connection = app.connection_for_read()
-        self._taken: list[str] = []
+        self._taken: list[tuple[str, str]] = []
+        self.tag = ""
 
     def __enter__(self) -> Consumer:
         channel = self._connection.channel()
@@ -195,13 +210,16 @@ class Consumer:
         return self
 
     def take(self) -> str:
+        """`job/shard` of the next message; `tag` is its delivery tag."""
         while not self._taken:
             self._connection.drain_events(timeout=10)
-        return self._taken.pop(0)
+        taken, self.tag = self._taken.pop(0)
+        return taken
 
     def _on_message(self, message: Any) -> None:
         headers = message.headers
-        self._taken.append(f"{headers[queue.JOB_HEADER]}/{headers[queue.SHARD_HEADER]}")
+        taken = f"{headers[queue.JOB_HEADER]}/{headers[queue.SHARD_HEADER]}"
+        self._taken.append((taken, message.delivery_tag))
 
     def __exit__(self, *_: object) -> None:
         self._connection.release()

@@ -28,6 +28,18 @@ def test_a_picture_a_person_can_compute() -> None:
     assert drawn_HWC.tolist() == [[[255, 192, 128], [1, 192, 128]]]
 
 
+@pytest.mark.parametrize("share_of_zeros", [0.0, 0.3, 0.999])
+def test_the_scale_is_the_quantile_of_what_is_not_zero(share_of_zeros: float) -> None:
+    random = np.random.default_rng(4)
+    for size in (1, 2, 7, 50):
+        pixels_CHW = random.normal(size=(3, size, size)).astype(np.float32)
+        pixels_CHW[random.random(pixels_CHW.shape) < share_of_zeros] = 0
+        pixels_CHW[0, 0, 0] = 1
+        sizes = np.abs(pixels_CHW.astype(np.float64) * np.array(STD)[:, None, None])
+        expected = np.quantile(sizes[sizes > 0], 0.995, method="higher")
+        assert display(pixels_CHW, STD)[1] == expected
+
+
 def test_a_picture_of_zeros_is_flat_grey_with_scale_zero() -> None:
     drawn_HWC, scale = display(np.zeros((3, 4, 5), np.float32), STD)
     assert scale == 0.0

@@ -27,6 +27,9 @@ UNACKED_KEY = f"{KEY_PREFIX}unacked"
 UNACKED_INDEX_KEY = f"{KEY_PREFIX}unacked_index"
 """The sorted set of the same tags by the time of their delivery."""
 
+HOLDERS_KEY = f"{KEY_PREFIX}holders"
+"""The hash of which worker holds which message: delivery tag -> the worker's name."""
+
 JOB_HEADER = "deconvoy_job"
 SHARD_HEADER = "deconvoy_shard"
 ATTEMPT_HEADER = "deconvoy_attempt"

@@ -7,13 +7,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from tests.unit.shards import SMALL, run
 from tests.unit.standin import make_job, noise_images
-from worker.contract import keys
+from worker.contract import keys, records
 from worker.contract.jobs import Job, Layout, Request
 from worker.pipeline.index import compact
 from worker.storage import Store
+
+Rows = list[dict[str, Any]]
 
 SPECS = ("pool1:max", "pool2:all", "pool3:top:3")
 N_IMAGES = 5
@@ -57,3 +62,17 @@ def command(*arguments: str) -> list[str]:
 def clean_environment(**environment: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "DECONVOY_S3_"))}
     return {"PATH": "/usr/bin:/bin", **kept, **environment}
+
+
+def index_of(store: Store) -> Rows:
+    rows: Rows = records.from_parquet(store.read(keys.INDEX), keys.INDEX).to_pylist()
+    return rows
+
+
+def spoil(store: Store, column: str, value: object) -> None:
+    """Give the five rows of the job's first image this value."""
+    rows = index_of(store)
+    for row in rows:
+        if row["image"] == rows[0]["image"]:
+            row[column] = value
+    store.write(keys.INDEX, records.to_parquet(pa.Table.from_pylist(rows, schema=records.SCHEMA)))

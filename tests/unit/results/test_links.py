@@ -7,35 +7,17 @@ import json
 import subprocess
 import urllib.request
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.unit.results import N_ROWS, REPORT, SPECS, clean_environment, command, computed_job, deconvoy
+from tests.unit.results.made import N_ROWS, REPORT, SPECS, clean_environment, command, computed_job, deconvoy
 from worker.contract import keys, records
-from worker.contract.jobs import Job, Layout
+from worker.contract.jobs import Job
 from worker.storage import Store, open_store
 
 Links = list[dict[str, Any]]
-
-
-@pytest.fixture(params=get_args(Layout))
-def layout(request: pytest.FixtureRequest) -> Layout:
-    chosen: Layout = request.param
-    return chosen
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "folder":
-        return open_store(tmp_path / "job 1")
-    return open_store(f"s3://{request.getfixturevalue('s3_bucket')}/jobs/job-1")
-
-
-@pytest.fixture
-def job(store: Store, tmp_path: Path, layout: Layout) -> Job:
-    return computed_job(store, tmp_path / "images", layout)
 
 
 def links(store: Store, *options: str) -> Links:

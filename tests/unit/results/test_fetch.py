@@ -6,95 +6,31 @@ import hashlib
 import json
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.fetch import Fetch, Summary
+from producer.fetch import Fetch
 from producer.selection import make_selection
-from tests.s3_server import Answer, Request, answering, error_answer, forward
-from tests.unit.results import N_IMAGES, N_ROWS, SPECS, clean_environment, command, computed_job, deconvoy
-from tests.unit.shards import WrappedStore, objects_of
+from tests.s3_server import Answer, Request, answering, forward
+from tests.unit.results.fetching import ReadingStore, counts, fetch
+from tests.unit.results.made import (
+    N_IMAGES,
+    N_ROWS,
+    SPECS,
+    clean_environment,
+    command,
+    computed_job,
+    deconvoy,
+    index_of,
+)
+from tests.unit.shards import objects_of
 from worker.contract import keys, records
-from worker.contract.errors import JobError, MessageError, StorageFull, UsageError
+from worker.contract.errors import JobError, UsageError
 from worker.contract.jobs import Job, Layout
 from worker.storage import Store, open_store
-
-Rows = list[dict[str, Any]]
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "folder":
-        return open_store(tmp_path / "job-1")
-    return open_store(f"s3://{request.getfixturevalue('s3_bucket')}/jobs/job-1")
-
-
-@pytest.fixture(params=get_args(Layout))
-def layout(request: pytest.FixtureRequest) -> Layout:
-    chosen: Layout = request.param
-    return chosen
-
-
-@pytest.fixture
-def job(store: Store, tmp_path: Path, layout: Layout) -> Job:
-    return computed_job(store, tmp_path / "images", layout)
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "dest")
-
-
-def fetch(
-    store: Store,
-    job: Job,
-    target: Store,
-    specs: tuple[str, ...] = (),
-    globs: tuple[str, ...] = (),
-    **options: Any,
-) -> Summary:
-    said: list[str] = []
-    try:
-        summary = Fetch(job, store, target, **options).run(make_selection(job, specs, globs), said.append)
-    finally:
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
-    assert said == []
-    return summary
-
-
-def counts(summary: Summary) -> tuple[int, int, int]:
-    return summary.n_fetched, summary.n_kept, len(summary.failures)
-
-
-def index_of(store: Store) -> Rows:
-    rows: Rows = records.from_parquet(store.read(keys.INDEX), keys.INDEX).to_pylist()
-    return rows
-
-
-class ReadingStore(WrappedStore):
-    """A real store that notes what is read of pictures, and may change it on the way."""
-
-    def __init__(self, store: Store, change: Callable[[bytes], bytes] = lambda data: data) -> None:
-        super().__init__(store, lambda _: None)
-        self._change = change
-        self.reads: list[tuple[str, int | None, int | None]] = []
-
-    def read(self, key: str) -> bytes:
-        return self._seen(key, None, None, self._store.read(key))
-
-    def read_range(self, key: str, offset: int, length: int) -> bytes:
-        return self._seen(key, offset, length, self._store.read_range(key, offset, length))
-
-    def _seen(self, key: str, offset: int | None, length: int | None, data: bytes) -> bytes:
-        if not key.startswith(("recon/", "inputs/")):
-            return data
-        self.reads.append((key, offset, length))
-        return self._change(data)
 
 
 def test_every_picture_arrives_as_layout_files_has_it(
@@ -189,60 +125,6 @@ def test_neighbours_in_an_archive_come_in_one_request(store: Store, tmp_path: Pa
     assert sorted(key for key, _, _ in reading.reads) == sorted({row["key"] for row in index_of(store)})
 
 
-def test_a_flipped_byte_is_named_and_not_kept(
-    store: Store, job: Job, target: Store, tmp_path: Path, layout: Layout
-) -> None:
-    spoilt = index_of(store)[7]
-    data = bytearray(store.read(spoilt["key"]))
-    data[(spoilt["offset"] or 0) + 20] ^= 1
-    store.write(spoilt["key"], bytes(data))
-
-    ended = deconvoy("fetch", store.place, target.place, "--json")
-
-    assert ended.returncode == 1
-    (line,) = ended.stderr.splitlines()
-    summary = json.loads(ended.stdout)
-    (failure,) = summary.pop("failures")
-    assert line == f"failed: {failure['name']}: {failure['message']}"
-    assert failure["image"] == spoilt["image"]
-    assert "does not hold the bytes" in failure["message"]
-    assert summary == {"rows": N_ROWS, "fetched": N_ROWS - 1, "kept": 0, "failed": 1}
-    assert not target.exists(failure["name"])
-    assert len(objects_of(target, "recon/")) == N_ROWS - 1
-    rows = index_of(target)
-    assert [n for n, row in enumerate(rows) if row["key"] is None] == [7]
-
-
-def test_bytes_that_are_wrong_once_are_read_again(store: Store, job: Job, target: Store) -> None:
-    turns = iter([True])
-    spoiling = ReadingStore(store, lambda data: data[:-600] + bytes(600) if next(turns, False) else data)
-
-    summary = fetch(spoiling, job, target, n_threads=1)
-
-    assert counts(summary) == (N_ROWS, 0, 0)
-
-
-def test_a_picture_that_is_gone_is_named_and_the_others_arrive(
-    store: Store, tmp_path: Path, target: Store
-) -> None:
-    job = computed_job(store, tmp_path / "images", "tar")
-    gone = index_of(store)[0]["key"]
-    n_gone = sum(row["key"] == gone for row in index_of(store))
-    table = records.from_parquet(store.read(keys.INDEX), keys.INDEX)
-    elsewhere = pa.array([key.replace(gone, f"{gone}.gone") for key in table["key"].to_pylist()])
-    table = table.set_column(table.schema.get_field_index("key"), "key", elsewhere)
-    store.write(keys.INDEX, records.to_parquet(table))
-
-    summary = fetch(store, job, target)
-
-    assert counts(summary) == (N_ROWS - n_gone, 0, n_gone)
-    assert {failure.message for failure in summary.failures} == {
-        f"there is no object {gone + '.gone'!r} in {store.place}"
-        if "://" not in store.place
-        else f"there is no object {store.place}/{gone}.gone"
-    }
-
-
 def test_rows_of_failed_images_are_selected_and_have_no_picture(
     store: Store, tmp_path: Path, target: Store, layout: Layout
 ) -> None:
@@ -256,60 +138,6 @@ def test_rows_of_failed_images_are_selected_and_have_no_picture(
     assert [(row["spec"], row["key"], row["error"]) for row in failed] == [
         (spec, None, "ImageNotFound") for spec in SPECS
     ]
-
-
-@pytest.mark.parametrize("image_key", ["../../../outside", "/outside", "a/../../../../outside", "x" * 300])
-def test_a_hostile_name_in_the_index_is_refused_and_nothing_leaves_the_folder(
-    store: Store, job: Job, tmp_path: Path, image_key: str
-) -> None:
-    spoil(store, "image_key", image_key)
-    target = open_store(tmp_path / "here" / "dest")
-    before = set(tmp_path.rglob("*"))
-
-    summary = fetch(store, job, target, inputs=True)
-
-    assert (summary.n_fetched, summary.n_kept) == (N_ROWS - 5 + N_IMAGES - 1, 0)
-    assert len(summary.failures) == 6
-    dest = Path(target.place)
-    assert {path for path in set(tmp_path.rglob("*")) - before if dest not in path.parents} <= {
-        dest,
-        dest.parent,
-    }
-    assert not [path for path in dest.rglob("*") if "outside" in path.name]
-
-
-@pytest.mark.parametrize("key", ["../secret", "/etc/passwd", "recon/../../secret"])
-def test_a_hostile_place_in_the_index_is_not_read(
-    store: Store, job: Job, tmp_path: Path, target: Store, key: str
-) -> None:
-    (tmp_path / "secret").write_bytes(b"not for others")
-    spoil(store, "key", key)
-
-    summary = fetch(store, job, target)
-
-    assert counts(summary) == (N_ROWS - 5, 0, 5)
-    assert all("is not allowed" in failure.message for failure in summary.failures)
-
-
-@pytest.mark.parametrize(
-    ("column", "value"), [("offset", -5), ("offset", 2**40), ("length", -1), ("sha256", None)]
-)
-def test_a_nonsense_range_or_no_hash_spoils_its_own_picture_alone(
-    store: Store, tmp_path: Path, target: Store, column: str, value: int | None
-) -> None:
-    job = computed_job(store, tmp_path / "images", "tar")
-    spoil(store, column, value)
-
-    assert counts(fetch(store, job, target)) == (N_ROWS - 5, 0, 5)
-
-
-def spoil(store: Store, column: str, value: object) -> None:
-    """Give the five rows of the job's first image this value."""
-    rows = index_of(store)
-    for row in rows:
-        if row["image"] == rows[0]["image"]:
-            row[column] = value
-    store.write(keys.INDEX, records.to_parquet(pa.Table.from_pylist(rows, schema=records.SCHEMA)))
 
 
 def test_what_is_not_there_is_an_error_that_says_what_is(store: Store, job: Job, target: Store) -> None:
@@ -355,15 +183,6 @@ def test_a_job_of_which_nothing_is_done_is_an_error(store: Store, tmp_path: Path
         fetch(store, job, target)
 
 
-def test_an_index_that_is_none_is_an_error(store: Store, job: Job, target: Store) -> None:
-    store.write(keys.INDEX, b"PAR1 and then nothing")
-    with pytest.raises(MessageError, match=r"index\.parquet is no readable Parquet file"):
-        fetch(store, job, target)
-    store.write(keys.INDEX, records.to_parquet(pa.table({"image": ["a"]})))
-    with pytest.raises(MessageError, match=r"index\.parquet has other columns"):
-        fetch(store, job, target)
-
-
 def test_redis_is_not_needed(tmp_path: Path, target: Store) -> None:
     store = open_store(tmp_path / "job-1")
     computed_job(store, tmp_path / "images", "tar")
@@ -371,17 +190,6 @@ def test_redis_is_not_needed(tmp_path: Path, target: Store) -> None:
     ended = deconvoy("fetch", store.place, target.place, DECONVOY_REDIS_URL="redis://127.0.0.1:1/0")
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{N_ROWS} fetched, 0 kept, 0 failed\n", "")
-
-
-def test_a_full_disk_for_temporary_files_is_said(
-    tmp_path: Path, target: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_store(tmp_path / "job-1")
-    job = computed_job(store, tmp_path / "images", "files")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-
-    with pytest.raises(StorageFull, match="the selected rows cannot be kept among the temporary files"):
-        fetch(store, job, target)
 
 
 @pytest.mark.parametrize("target_place", ["s3://bucket/dest", "https://example.org/dest"])
@@ -403,14 +211,6 @@ def test_progress_comes_to_its_end(tmp_path: Path, target: Store) -> None:
     )
 
     assert seen == [(n + 1, N_ROWS) for n in range(N_ROWS)]
-
-
-@pytest.fixture
-def pictures_in_s3(s3_bucket: str, tmp_path: Path) -> str:
-    """The place of a finished job, a picture an object."""
-    place = f"s3://{s3_bucket}/job-1"
-    computed_job(open_store(place), tmp_path / "images", "files")
-    return place
 
 
 def test_a_fetch_that_was_killed_goes_on_without_reading_what_stands(
@@ -459,31 +259,3 @@ def test_a_fetch_that_was_killed_goes_on_without_reading_what_stands(
     }
     assert len(asked) == N_ROWS - len(standing)
     assert not [path for path in asked if any(path.endswith(name) for name in standing)]
-
-
-def test_a_store_that_no_longer_answers_ends_the_fetch_at_once(
-    pictures_in_s3: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refused: list[str] = []
-
-    def refusing(request: Request) -> Answer:
-        if "/recon/" not in request.path:
-            return forward(request, s3_endpoint)
-        refused.append(request.path)
-        return error_answer(503, "SlowDown")
-
-    with answering(refusing) as endpoint:
-        ended = deconvoy(
-            "fetch",
-            pictures_in_s3,
-            str(tmp_path / "dest"),
-            "--jobs",
-            "2",
-            DECONVOY_S3_ENDPOINT_URL=endpoint,
-            DECONVOY_S3_MAX_ATTEMPTS="1",
-        )
-
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert len(ended.stderr.splitlines()) == 1
-    assert ended.stderr.startswith("deconvoy: ")
-    assert len(refused) < N_ROWS
