@@ -112,7 +112,8 @@ def test_of_two_messages_for_one_shard_only_the_dead_workers_comes_back(
             # As one that was sent twice: what the queue knows of the first is put out of sight.
             client.rename(queue.UNACKED_KEY, "aside") if leases is living else None
         (tag,) = client.hkeys(queue.UNACKED_KEY)
-        client.hset(queue.UNACKED_KEY, items=[part for pair in client.hgetall("aside").items() for part in pair])
+        (aside,) = client.hgetall("aside").items()
+        client.hset(queue.UNACKED_KEY, *aside)
         living.renew()
         assert living.restore_lost() == [("one", 0)]
         assert tag not in client.hkeys(queue.UNACKED_KEY)
