@@ -20,8 +20,8 @@ setup: .venv/.complete ## Build .venv with everything pinned
 demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-out (WEIGHTS=, IMAGES=, OUT=)
 	$(BIN)/deconvoy run $(if $(IMAGES),$(IMAGES),$$($(BIN)/python tests/photographs.py)) --weights $(WEIGHTS) --out $(OUT)
 
-test: setup ## Run all tests
-	$(BIN)/pytest
+test: setup ## Run all tests, two at a time: many of them wait most of the time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: setup ## Kill, stop and cut off workers, Redis and S3 at length (half an hour)
 	CHAOS=full $(BIN)/pytest tests/chaos

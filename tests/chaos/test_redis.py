@@ -11,6 +11,7 @@ from tests.cluster import wait_until
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
 
 
+@at_length
 def test_a_redis_that_is_killed_and_starts_again(convoy: Convoy, undisturbed: Outcome, name: str) -> None:
     before = len(convoy.projected())
     worker = convoy.the_worker()

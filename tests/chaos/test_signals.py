@@ -14,6 +14,7 @@ from worker.contract import queue
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
 
 
+@at_length
 def test_a_computing_process_that_is_killed(convoy: Convoy, undisturbed: Outcome, name: str) -> None:
     before = len(convoy.projected())
     handle = convoy.submit(name)

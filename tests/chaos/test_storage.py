@@ -12,6 +12,7 @@ from tests.fault_proxy import Fault, Rule
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
 
 
+@at_length
 def test_an_s3_that_fails_now_and_then(convoy: Convoy, undisturbed: Outcome, name: str) -> None:
     convoy.the_worker()
     handle = convoy.submit(name)
