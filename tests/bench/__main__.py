@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
 import torch
 
-from tests.bench import gpu, parts
+from tests.bench import gpu, parts, pipeline, scale
 from tests.bench.setting import Setting
 from worker.contract.architectures import Layer, layers_by_name
 from worker.contract.errors import WeightsError
 from worker.deconv.weights import Weights, load_weights
 
-PARTS = ("units", "ten", "all", "forward")
+PARTS = ("units", "ten", "all", "forward", "pipeline", "scale")
 UNITS = (1, 8, 32, 128)
 POOLS = (1, 2, 3, 4, 5)
 
@@ -36,24 +36,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"\n{'part':8} {'case':24} {'against':18} {'ratio':>8}  {'min – max':>17} {'ours':>10} {'theirs':>10}"
     )
     rows = []
-    for row in _rows(setting, options.parts, pools, options.units):
+    for row in _rows(setting, options, pools):
         _say(_line(row))
         rows.append(asdict(row))
-    record = {"setting": header, "notes": notes, "rows": rows, "gpu": _gpu(setting)}
+    memory = _memory(options.memory_images) if "pipeline" in options.parts else None
+    figures = _scale() if "scale" in options.parts else []
+    record = {
+        "setting": header,
+        "notes": notes,
+        "rows": rows,
+        "memory": memory,
+        "scale": figures,
+        "gpu": _gpu(setting),
+    }
     options.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     _say(f"\nwritten: {options.out}")
 
 
-def _rows(
-    setting: Setting, chosen: Sequence[str], pools: Sequence[Layer], counts: Sequence[int]
-) -> Iterator[parts.Row]:
-    by_name = {
-        "units": lambda: parts.units(setting, pools, counts),
+def _rows(setting: Setting, options: argparse.Namespace, pools: Sequence[Layer]) -> Iterator[parts.Row]:
+    by_name: dict[str, Callable[[], Iterator[parts.Row]]] = {
+        "units": lambda: parts.units(setting, pools, options.units),
         "ten": lambda: parts.ten(setting),
         "all": lambda: parts.whole_maps(setting, pools),
         "forward": lambda: parts.pass_up(setting),
+        "pipeline": lambda: pipeline.ratios(setting, options.images),
     }
-    return chain.from_iterable(by_name[name]() for name in PARTS if name in chosen)
+    return chain.from_iterable(by_name[name]() for name in by_name if name in options.parts)
+
+
+def _memory(n_images: int) -> dict[str, object]:
+    growth = pipeline.growth(n_images)
+    shards = " ".join(f"{rss_mib:.0f}" for rss_mib in growth.rss_mib)
+    _say(f"\nmemory of a worker over {growth.n_images} images, MiB after each shard: {shards}")
+    _say(f"growth from the second shard to the last: {growth.from_second_mib:+.1f} MiB")
+    return {**asdict(growth), "from_second_mib": growth.from_second_mib}
+
+
+def _scale() -> list[dict[str, object]]:
+    _say(f"\n{'scale':58} {'value':>10} {'':9} limit")
+    figures = []
+    for figure in scale.figures(scale.Size()):
+        _say(figure.line())
+        figures.append({**asdict(figure), "holds": figure.holds})
+    return figures
 
 
 def _gpu(setting: Setting) -> dict[str, object]:
@@ -110,6 +135,15 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"at least {least} are needed")
+        return int(text)
+
+    return number
+
+
 def _pools(text: str) -> tuple[int, ...]:
     numbers = _numbers(text)
     if not set(numbers) <= set(POOLS):
@@ -128,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--units", type=_numbers, default=UNITS, help="units an image: 1,8,32,128")
     parser.add_argument("--pools", type=_pools, default=POOLS, help="which pools: 1,2,3,4,5")
+    parser.add_argument("--images", type=_at_least(1), default=320, help="images a run of the pipeline")
+    parser.add_argument(
+        "--memory-images",
+        type=_at_least(pipeline.N_SHARDS),
+        default=20_000,
+        help="images that a worker's memory is watched over",
+    )
     parser.add_argument("--size", type=int, default=224, help="height and width of the images in pixels")
     parser.add_argument(
         "--weights", help="hed (random:0 where it cannot be had), imagenet, random:SEED, a file"
