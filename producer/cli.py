@@ -51,7 +51,7 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
     an object in a bucket, a manifest (.txt, .csv, .jsonl, .parquet with a column `image`) of paths and
     s3:// URIs, or - for these on standard input.
     """
-    from producer.jobs import enqueue_missing, prepare
+    from producer.jobs import prepare
     from producer.local import ending_on_signals, private_cluster
     from producer.planning import make_plan
     from producer.progress import showing_progress
@@ -67,7 +67,7 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
             return conclude(handle, handle.status(), as_json)
         with private_cluster(settings) as cluster, showing_progress() as show:
             handle.broker = cluster.broker
-            enqueue_missing(handle)
+            handle.resume()
             cluster.start_workers()
 
             def on_status(now: JobStatus) -> None:

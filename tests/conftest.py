@@ -51,3 +51,8 @@ def s3_bucket(s3_environment: dict[str, str]) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
     s3_client().create_bucket(Bucket=name)
     return name
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names of tests go between processes as UTF-8: a text that is none is named by its escapes."""
+    return ascii(val) if isinstance(val, str) and not val.isprintable() else None
