@@ -62,15 +62,22 @@ def test_a_time_is_written_as_rfc_3339_in_utc() -> None:
     assert line["time"] == "2023-11-14T22:13:20.250Z"
 
 
-@pytest.mark.parametrize(
-    "text", ["two\nlines", 'a "quoted" \\ word', "\udcff no UTF-8", "\x1b[31mred", "\u2028"]
-)
+@pytest.mark.parametrize("text", ["two\nlines", 'a "quoted" \\ word', "\x1b[31mred", "\u2028"])
 def test_whatever_a_message_holds_it_is_one_json_line(written: Written, text: str) -> None:
     logger, lines = written("json")
     logger.error("%s", text)
 
     [line] = lines()
     assert json.loads(line)["message"] == text
+
+
+def test_text_that_is_no_utf_8_is_one_json_line() -> None:
+    # Formatted and not logged: pytest would hand what it captures to another process, as UTF-8.
+    record = logging.makeLogRecord({"msg": "\udcff no UTF-8"})
+    line = logs.formatter("json", "w").format(record)
+
+    assert line.isascii()
+    assert json.loads(line)["message"] == "\udcff no UTF-8"
 
 
 def test_an_exception_stands_in_its_json_line(written: Written) -> None:
