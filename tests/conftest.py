@@ -6,8 +6,15 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 
 from tests.s3_server import UseS3, environment_for, moto_server
+
+
+@pytest.fixture(autouse=True)
+def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's limit on pixels is global and set by each decoding: no test finds that of another."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 @pytest.fixture(scope="session")
