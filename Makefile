@@ -24,7 +24,7 @@ test: setup ## Run all tests, two at a time: many of them wait most of the time
 	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: setup ## Kill, stop and cut off workers, Redis and S3 at length (half an hour)
-	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_s3_faults.py
+	CHAOS=full $(BIN)/pytest tests/chaos
 
 lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
 	$(BIN)/ruff check .

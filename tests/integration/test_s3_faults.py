@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -220,8 +219,6 @@ def test_a_manifest_that_cannot_be_read_ends_the_shard(
         weather.run()
 
 
-# On a busy machine boto3's own quota of retries may be spent before the server is back.
-@pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="takes an idle machine: make chaos")
 @EACH_LAYOUT
 @pytest.mark.parametrize("how", ["silent", "down"])
 def test_a_server_that_is_away_for_a_while_leaves_no_trace(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +14,9 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, ResponseStreamingError
 
 from worker.contract.errors import ObjectTooLarge, StorageError, StorageUnavailable, UsageError
+from worker.contract.settings import load_settings
 from worker.storage.client import s3_client
+from worker.storage.retries import pause_s
 from worker.storage.s3_errors import CUT, FOREIGN, code_of, retries_of, status_of, storage_error
 
 MULTIPART_BYTES = 32 * 2**20
@@ -24,7 +25,6 @@ MULTIPART_BYTES = 32 * 2**20
 _PART_BYTES = 16 * 2**20
 _PART_THREADS = 4
 _CONFLICT_ATTEMPTS = 5
-_LONGEST_PAUSE_S = 5.0
 _LONGEST_LINK_S = 7 * 24 * 3600
 
 _Body = TypeVar("_Body")
@@ -96,7 +96,7 @@ class Bucket:
                         raise
                 else:
                     return True
-                _pause(attempt)
+                time.sleep(pause_s(attempt))
 
     def put_file(self, key: str, path: Path) -> None:
         """Write a local file's bytes, in parts if it is large."""
@@ -204,9 +204,9 @@ class Bucket:
             try:
                 return body_of(answer)
             except CUT:
-                if attempt >= self._client.meta.config.retries["total_max_attempts"]:
+                if attempt >= load_settings().s3_max_attempts:
                     raise
-            _pause(attempt)
+            time.sleep(pause_s(attempt))
 
     def _in_parts(self, upload: Callable[..., None], source: str | io.BytesIO, key: str) -> None:
         config = TransferConfig(
@@ -237,8 +237,3 @@ class Bucket:
         except FOREIGN as error:
             uri = self.uri(key)
             raise storage_error(error, f"cannot {verb} {uri}", uri, client.meta.endpoint_url) from error
-
-
-def _pause(attempt: int) -> None:
-    """Wait up to 0.25, 0.5, 1, … seconds, by chance, so that not all come back at once."""
-    time.sleep(random.uniform(0, min(2.0 ** (attempt - 3), _LONGEST_PAUSE_S)))  # noqa: S311

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError
 
 from worker.contract.errors import SettingsError, StorageDenied
 from worker.contract.settings import Settings, load_settings
+from worker.storage.retries import Retries
 
 _MAX_CONNECTIONS = 64
 """More than the threads of a worker: what goes beyond is opened anew for each request."""
@@ -49,7 +50,7 @@ def s3_client() -> Any:
 def _new_client(settings: Settings) -> Any:
     config = Config(
         signature_version="s3v4",
-        retries={"mode": "standard", "total_max_attempts": settings.s3_max_attempts},
+        retries={"mode": "standard", "total_max_attempts": 1},  # see `Retries`
         connect_timeout=settings.s3_connect_timeout_s,
         read_timeout=settings.s3_read_timeout_s,
         max_pool_connections=_MAX_CONNECTIONS,
@@ -62,7 +63,7 @@ def _new_client(settings: Settings) -> Any:
     verify = _authorities(settings) if settings.s3_verify_tls else False
     try:
         # A session of its own: boto3's default one must not be shared by threads.
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3", endpoint_url=settings.s3_endpoint_url, verify=verify, config=config
         )
     except ValueError as error:
@@ -71,6 +72,8 @@ def _new_client(settings: Settings) -> Any:
         ) from error
     except BotoCoreError as error:
         raise StorageDenied(f"no S3 client can be made: {error}; correct the AWS settings") from error
+    client.meta.events.register("needs-retry.s3", Retries(settings.s3_max_attempts))
+    return client
 
 
 def _authorities(settings: Settings) -> str | None:

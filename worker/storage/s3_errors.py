@@ -48,6 +48,7 @@ _DENIED = frozenset(
     {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
 _ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "301"})
+_BUSY_STATUSES = frozenset({429, 500, 502, 503, 504})
 _BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"})
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _NO_S3 = "if it is no S3 server, correct DECONVOY_S3_ENDPOINT_URL"
@@ -66,12 +67,12 @@ def storage_error(error: BaseException, what: str, uri: str, endpoint: str) -> S
         return _refusal(error, what, uri, endpoint)
     if isinstance(error, _NO_CREDENTIALS):
         return StorageDenied(f"{what}: {_line(error)}; set {_CREDENTIALS}")
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if _is_unverified(error):
         return StorageError(
             f"{what}: the certificate of {endpoint} cannot be verified; "
             "name a file with its authority in DECONVOY_S3_CA_BUNDLE"
         )
-    if isinstance(error, _SILENT):
+    if is_silence(error):
         return StorageUnavailable(
             f"{what}: {_reason(error)} {endpoint}, after all attempts; "
             "check the network and DECONVOY_S3_ENDPOINT_URL, and try again"
@@ -84,6 +85,16 @@ def storage_error(error: BaseException, what: str, uri: str, endpoint: str) -> S
     if isinstance(error, RecursionError):
         return StorageError(f"{what}: {endpoint} redirects without an end; {_NO_S3}")
     return StorageError(f"{what}: {_line(error)}")
+
+
+def is_silence(error: BaseException | None) -> bool:
+    """Whether no answer came, or not all of it: that may be otherwise the next time."""
+    return isinstance(error, _SILENT) and not _is_unverified(error)
+
+
+def is_busy(status: int, code: str) -> bool:
+    """Whether the server answered that it cannot do now what it was asked."""
+    return status in _BUSY_STATUSES or code in _BUSY
 
 
 def code_of(error: ClientError) -> str:
@@ -125,12 +136,16 @@ def _refusal(error: ClientError, what: str, uri: str, endpoint: str) -> StorageE
         )
     if code in _ELSEWHERE:
         return StorageError(f"{what}: {answer}; set AWS_DEFAULT_REGION to the region of the bucket")
-    if status in (429, 500, 502, 503, 504) or code in _BUSY:
+    if is_busy(status, code):
         return StorageUnavailable(
             f"{what}: {endpoint} answered {status} ({answer}), after {retries_of(error) + 1} attempts; "
             f"try again when it is less busy; {_NO_S3}"
         )
     return StorageError(f"{what}: {endpoint} answered {status} ({answer}); {_NO_S3}")
+
+
+def _is_unverified(error: BaseException | None) -> bool:
+    return isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def _reason(error: BaseException) -> str:
