@@ -17,7 +17,8 @@ from typing import Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.contract import specs as layer_specs
-from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE
+from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, Layer
+from worker.contract.audits import AuditOptions, atlas_chunks
 from worker.contract.errors import MessageError
 from worker.contract.queue import Priority
 
@@ -77,7 +78,8 @@ class Request(_Frozen):
 class Job(_Frozen):
     """`job.json`. `place` is the folder or bucket prefix that everything of the job stands under.
 
-    `batch_size` is the number of images that go forward together; None: the worker finds it.
+    `batch_size` is the number of images that go forward together; None: the worker finds it. With `audit`
+    the job is an audit: shards from 0 scan the `n_images`, those from `n_shards` make the atlas.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -85,6 +87,7 @@ class Job(_Frozen):
     place: str
     created: datetime
     request: Request
+    audit: AuditOptions | None = None
     batch_size: int | None = Field(default=None, ge=1, le=4096)
     priority: Priority = "normal"
     shard_size: int = Field(ge=1, le=100_000)
@@ -92,6 +95,17 @@ class Job(_Frozen):
     n_shards: int = Field(ge=1)
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     versions: dict[str, str] = {}
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that the job's specs name, each once, in the order of the network."""
+        layers = {spec.layer for spec in self.request.parsed_specs()}
+        return tuple(sorted(layers, key=lambda layer: layer.index))
+
+    @property
+    def n_atlas_shards(self) -> int:
+        """How many shards come after those that work through the images: none but for an audit."""
+        return 0 if self.audit is None else len(atlas_chunks(self.layers))
 
     def to_json(self) -> bytes:
         """The file's bytes: indented, sorted, so that two jobs can be compared by eye."""

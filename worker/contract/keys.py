@@ -67,3 +67,21 @@ def tar_key(shard: int, sha256: str) -> str:
     Two workers on one shard whose pictures differ write two archives, and the record names its own.
     """
     return f"recon/{shard:06d}-{sha256[:12]}.tar"
+
+
+STATISTICS = "statistics.parquet"
+"""Of an audit: what its scan says of each unit, written before the atlas is begun."""
+UNITS = "units.parquet"
+IMAGES = "images.parquet"
+ATLAS = "atlas.parquet"
+FINDINGS = "findings.parquet"
+
+
+def plan_key(chunk: int) -> str:
+    """The winners that one shard of an audit's atlas projects: one JSON object an image."""
+    return f"atlas/plan/{chunk:06d}.jsonl"
+
+
+def atlas_key(layer: str, unit: int, what: str) -> str:
+    """A unit's pictures: `reconstructions`, `patches` or `controls`, all its winners in one."""
+    return f"atlas/{layer}/unit-{unit:03d}-{what}.webp"
