@@ -88,11 +88,11 @@ UNITS_SCHEMA = pa.schema(
 )
 """A row a unit. `firing_images`: images whose peak is above zero; `firing_rate`: their share;
 `firing_places`: the share of all places of all images that are above zero. `mean`, `variance` (of the
-population) and `max` are over images' peaks. `histogram_edges[i]` is the lower edge of the bin that `histogram_counts[i]` counts,
-ascending; only bins that hold something; what is not above zero is in a bin with edge 0. `specificity`: 1
-minus the mean cosine to another unit's reconstructions; `training_effect`: 1 minus that to untrained
-kernels'. `psi`, `ks`, `top_turnover`: against the baseline, null without one. `state`: `live`, `dead` (no
-image makes it fire) or `always-on` (every place of every image does)."""
+population) and `max` are over images' peaks. `histogram_edges[i]` is the lower edge of the bin that
+`histogram_counts[i]` counts, ascending; only bins that hold something; what is not above zero is in a bin
+with edge 0. `specificity`: 1 minus the mean cosine to another unit's reconstructions; `training_effect`: 1
+minus that to untrained kernels'. `psi`, `ks`, `top_turnover`: against the baseline, null without one.
+`state`: `live`, `dead` (no image makes it fire) or `always-on` (every place of every image does)."""
 
 IMAGES_SCHEMA = pa.schema(
     [
