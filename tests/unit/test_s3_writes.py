@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,3 +171,23 @@ def test_an_upload_that_the_server_does_not_name_is_unavailable(
         use_s3(url)
         with pytest.raises(StorageUnavailable, match=f"cannot write s3://{s3_bucket}/a"):
             open_store(f"s3://{s3_bucket}").write("a", bytes(small_parts + 1))
+
+
+@pytest.mark.parametrize("how", ["write", "commit", "file", "parts"])
+def test_a_page_is_called_a_page_and_so_a_browser_shows_it(
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    store = open_store(f"s3://{s3_bucket}")
+    page = b"<p>" + bytes(range(256)) * 8
+    match how:
+        case "file":
+            (tmp_path / "any").write_bytes(page)
+            store.write_file("index.html", tmp_path / "any")
+        case "parts":
+            monkeypatch.setattr(bucket_module, "MULTIPART_BYTES", 100)
+            store.write("index.html", page)
+        case _:
+            store.write("index.html", page, if_absent=how == "commit")
+    with urllib.request.urlopen(store.link("index.html", 60)) as answer:  # noqa: S310
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert answer.read() == page

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from boto3.s3.transfer import TransferConfig
@@ -26,6 +26,17 @@ _PART_BYTES = 16 * 2**20
 _PART_THREADS = 4
 _CONFLICT_ATTEMPTS = 5
 _LONGEST_LINK_S = 7 * 24 * 3600
+_CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".parquet": "application/vnd.apache.parquet",
+    ".png": "image/png",
+    ".tar": "application/x-tar",
+    ".webp": "image/webp",
+}
+"""Not from `mimetypes`, which says what the machine at hand has set up."""
 
 _Body = TypeVar("_Body")
 
@@ -73,7 +84,7 @@ class Bucket:
             if len(data) > MULTIPART_BYTES:
                 self._in_parts(self._client.upload_fileobj, io.BytesIO(data), key)
             else:
-                self._client.put_object(Bucket=self._name, Key=key, Body=data)
+                self._client.put_object(Bucket=self._name, Key=key, Body=data, ContentType=_content_type(key))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write the object in one piece unless one stands there: whether `data` is what stands by us.
@@ -86,7 +97,13 @@ class Bucket:
             while True:
                 attempt += 1
                 try:
-                    self._client.put_object(Bucket=self._name, Key=key, Body=data, IfNoneMatch="*")
+                    self._client.put_object(
+                        Bucket=self._name,
+                        Key=key,
+                        Body=data,
+                        ContentType=_content_type(key),
+                        IfNoneMatch="*",
+                    )
                 except ClientError as error:
                     tried_before |= retries_of(error) > 0
                     if status_of(error) == 412:
@@ -215,7 +232,7 @@ class Bucket:
             max_concurrency=_PART_THREADS,
         )
         try:
-            upload(source, self._name, key, Config=config)
+            upload(source, self._name, key, Config=config, ExtraArgs={"ContentType": _content_type(key)})
         except KeyError as error:
             raise StorageUnavailable(
                 f"cannot write {self.uri(key)}: the server did not name the upload; try again"
@@ -237,3 +254,8 @@ class Bucket:
         except FOREIGN as error:
             uri = self.uri(key)
             raise storage_error(error, f"cannot {verb} {uri}", uri, client.meta.endpoint_url) from error
+
+
+def _content_type(key: str) -> str:
+    """What a browser is told that the object is: a page is shown then, and not saved as a file."""
+    return _CONTENT_TYPES.get(PurePosixPath(key).suffix, "application/octet-stream")
