@@ -5,49 +5,19 @@ Celery only publishes here; nothing is asked of it that Redis itself answers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import redis
 
-from worker.contract import queue
+from worker.contract import publishing, queue
 from worker.contract.errors import BrokerError
 from worker.contract.jobs import Job, ShardMessage
 from worker.contract.stages import slowest_stage
 from worker.storage.standing import Todo
 
 _TIMEOUT_S = 5
-
-# Takes a priority's list (consumed from its right end) and deals it out job by job, one message each in
-# turn; within a job the order stays. It is built beside and moved into place: nothing can be lost between.
-_DEAL_OUT = """
-local messages = redis.call("LRANGE", KEYS[1], 0, -1)
-local by_job, jobs, most = {}, {}, 0
-for i = #messages, 1, -1 do
-  local job = string.match(messages[i], '"' .. ARGV[1] .. '":%s*"([^"]*)"') or ""
-  if not by_job[job] then
-    by_job[job] = {}
-    jobs[#jobs + 1] = job
-  end
-  table.insert(by_job[job], messages[i])
-  most = math.max(most, #by_job[job])
-end
-if #jobs < 2 then
-  return #jobs
-end
-redis.call("DEL", KEYS[2])
-for turn = 1, most do
-  for _, job in ipairs(jobs) do
-    if by_job[job][turn] then
-      redis.call("LPUSH", KEYS[2], by_job[job][turn])
-    end
-  end
-end
-redis.call("RENAME", KEYS[2], KEYS[1])
-return #jobs
-"""
 
 
 @dataclass(frozen=True)
@@ -106,26 +76,16 @@ class Broker:
             self._client.hset(queue.JOBS_KEY, job.id, place)
             self._client.delete(queue.errors_key(job.id), queue.notes_key(job.id))
         self._publish(
-            [ShardMessage(job=job.id, place=place, shard=shard, attempt=todo.attempt) for shard in missing],
-            queue.PRIORITIES[priority],
+            publishing.messages_for(job.id, place, todo.attempt, missing), queue.PRIORITIES[priority]
         )
         with self._translated():
-            for key in queue.list_keys():
-                self._client.eval(_DEAL_OUT, 2, key, f"{key}:dealt", queue.JOB_HEADER)
+            publishing.take_turns(self._client)
         return len(missing)
 
     def queued(self, job_id: str, attempt: int = 0, *, held: bool = True) -> set[int]:
         """The shards of a job's attempt that a message asks for: waiting, or, with `held`, with a worker."""
         with self._translated():
-            messages = [json.loads(value)[0] for value in self._client.hvals(queue.UNACKED_KEY) if held]
-            for key in queue.list_keys():
-                messages += map(json.loads, self._client.lrange(key, 0, -1))
-        headers = [message.get("headers", {}) for message in messages]
-        return {
-            header[queue.SHARD_HEADER]
-            for header in headers
-            if header.get(queue.JOB_HEADER) == job_id and header.get(queue.ATTEMPT_HEADER, 0) == attempt
-        }
+            return publishing.queued(self._client, job_id, attempt, held=held)
 
     def place_of(self, job_id: str) -> str | None:
         """Where a job that was submitted through this Redis stands."""
@@ -161,24 +121,8 @@ class Broker:
 
         app = Celery("deconvoy", broker=queue.celery_url(self._url), set_as_current=False)
         app.conf.update(queue.shared_config(self._shard_time_limit_s))
-        with (
-            self._translated((redis.RedisError, KombuError, OSError)),
-            app.connection_for_write() as connection,
-            app.amqp.Producer(connection) as publisher,
-        ):
-            for message in messages:
-                app.send_task(
-                    queue.TASK_SHARD,
-                    args=[message.model_dump(mode="json")],
-                    queue=queue.QUEUE,
-                    priority=priority,
-                    headers={
-                        queue.JOB_HEADER: message.job,
-                        queue.SHARD_HEADER: message.shard,
-                        queue.ATTEMPT_HEADER: message.attempt,
-                    },
-                    producer=publisher,
-                )
+        with self._translated((redis.RedisError, KombuError, OSError)):
+            publishing.send(app, messages, priority)
 
     @contextmanager
     def _translated(self, foreign: tuple[type[Exception], ...] = (redis.RedisError,)) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """The command line. What a command needs is imported when it runs, so that --help answers at once.
 
 Results and ids go to stdout, everything else to stderr. Exit codes: 0 all done; 1 an error; 2 wrong
-usage; 3 finished, but some images failed.
+usage; 3 finished, but some images failed; 4 finished, and a finding is as grave as --fail-on says.
 """
 
 # A command's docstring is its help, which opens with an example and not with a sentence.
@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from producer.cli_audits import audit, findings
 from producer.cli_jobs import cancel, conclude, jobs, resume, status
 from producer.cli_results import fetch, links
+from producer.cli_schedules import beat, schedule
 from producer.options import job_options, json_option
 from producer.terminal import printable, tell
 from worker.contract.errors import DeconvoyError
 
 if TYPE_CHECKING:
     from producer.planning import PlanOptions
-    from producer.status import JobStatus
 
 _INTERRUPTED = 130
 
@@ -52,9 +53,8 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
     s3:// URIs, or - for these on standard input.
     """
     from producer.jobs import prepare
-    from producer.local import ending_on_signals, private_cluster
+    from producer.local import ending_on_signals, work_here
     from producer.planning import make_plan
-    from producer.progress import showing_progress
     from worker.contract.settings import load_settings
 
     with ending_on_signals():
@@ -63,20 +63,7 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
             list(sources), out, make_plan(options), local=True, allowed_roots=settings.allowed_roots
         )
         tell(f"job {handle.id}: {handle.job.n_images} images in {handle.job.n_shards} shards")
-        if handle.status().finished:
-            return conclude(handle, handle.status(), as_json)
-        with private_cluster(settings) as cluster, showing_progress() as show:
-            handle.broker = cluster.broker
-            handle.resume()
-            cluster.start_workers()
-
-            def on_status(now: JobStatus) -> None:
-                show(now)
-                if not now.finished:
-                    cluster.check()
-
-            ended = handle.wait(on_status)
-        return conclude(handle, ended, as_json)
+        return conclude(handle, work_here(handle, settings), as_json)
 
 
 @cli.command(short_help="Enqueue a job for a cluster's workers.")
@@ -140,7 +127,7 @@ def doctor(out: str | None, weights: str | None, certify: bool) -> int:
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-for _command in (status, jobs, cancel, resume, fetch, links):
+for _command in (status, jobs, cancel, resume, fetch, links, audit, findings, schedule, beat):
     cli.add_command(_command)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +16,7 @@ from producer.terminal import printable, tell
 
 if TYPE_CHECKING:
     from producer.fetch import Summary
+    from producer.jobs import JobHandle
 
 _LONGEST_LINK_S = 7 * 24 * 3600
 
@@ -68,8 +69,10 @@ def fetch(
 
     Brings pictures into the folder DEST, each verified by its hash, and an index.parquet of just them.
     JOB is the job's place, which works without Redis, or its id. The same command again brings only what
-    does not stand in DEST yet. Ends with 1 if something could not be had.
+    does not stand in DEST yet. Ends with 1 if something could not be had. Of an audit all is brought: its
+    page, its tables, its atlas.
     """
+    from producer.audit_files import copy_audit
     from producer.fetch import Fetch
     from producer.fetch_progress import showing_fetch
     from producer.jobs import closing, open_job
@@ -80,10 +83,14 @@ def fetch(
     if "://" in target:
         raise UsageError(f"{target!r} is no folder of this machine: name one to fetch into")
     with closing(open_job(job)) as handle:
-        selection = make_selection(handle.job, specs, globs)
-        fetching = Fetch(handle.job, handle.store, open_store(target), inputs=inputs, n_threads=n_threads)
-        with showing_fetch() as show:
-            summary = fetching.run(selection, tell, show)
+        if handle.job.audit is not None:
+            _refuse_selection(handle, specs, globs, inputs=inputs)
+            summary = copy_audit(handle, open_store(target), n_threads)
+        else:
+            selection = make_selection(handle.job, specs, globs)
+            fetching = Fetch(handle.job, handle.store, open_store(target), inputs=inputs, n_threads=n_threads)
+            with showing_fetch() as show:
+                summary = fetching.run(selection, tell, show)
     for failure in summary.failures:
         tell(printable(f"failed: {failure.name}: {failure.message}"))
     click.echo(json.dumps(_as_json(summary)) if as_json else _as_text(summary))
@@ -106,16 +113,35 @@ def links(job: str, specs: tuple[str, ...], globs: tuple[str, ...], expires_s: i
 
     Prints a JSON object a line: the page's link as `report`, then image, spec, unit and url of each picture.
     With layout tar, `offset` and `length` say which bytes of the url's object are the picture. Whoever has
-    such a link can read what it names until it expires. JOB is the job's place, or its id.
+    such a link can read what it names until it expires. JOB is the job's place, or its id. Of an audit: the
+    page with its pictures inside as `report`, then `table` and url of each table.
     """
+    from producer.audit_files import audit_links
     from producer.jobs import closing, open_job
     from producer.links import links as links_of
     from producer.selection import make_selection
 
     with closing(open_job(job)) as handle:
-        selection = make_selection(handle.job, specs, globs)
-        for link in links_of(handle.store, handle.job, selection, expires_s, tell):
+        if handle.job.audit is not None:
+            _refuse_selection(handle, specs, globs)
+            found = audit_links(handle, expires_s)
+        else:
+            selection = make_selection(handle.job, specs, globs)
+            found = links_of(handle.store, handle.job, selection, expires_s, tell)
+        for link in found:
             click.echo(json.dumps(link))
+
+
+def _refuse_selection(
+    handle: JobHandle, specs: Sequence[str], globs: Sequence[str], *, inputs: bool = False
+) -> None:
+    """Raise UsageError if a part of an audit is asked for."""
+    from worker.contract.errors import UsageError
+
+    if specs or globs or inputs:
+        raise UsageError(
+            f"{handle.id} is an audit, which is given whole: leave out --spec, --image, --inputs"
+        )
 
 
 def _as_json(summary: Summary) -> dict[str, object]:

@@ -19,7 +19,7 @@ from producer.status import JobStatus, read_status
 from producer.submission import standing_job, write_job
 from worker.contract import jobs as contract
 from worker.contract import keys
-from worker.contract.errors import BrokerError, JobError, ObjectNotFound, SettingsError
+from worker.contract.errors import BrokerError, JobError, ObjectNotFound, SettingsError, UsageError
 from worker.contract.jobs import Job
 from worker.contract.queue import Priority
 from worker.contract.settings import Settings, load_settings
@@ -115,7 +115,7 @@ class JobHandle:
         """Enqueue what is missing of the job, cancelled or not; returns the number of shards enqueued.
 
         With `failed`, images of a finished job that are not `ok` are tried again. Raises JobError if it
-        is not finished, BrokerError.
+        is not finished, UsageError if it is an audit, BrokerError.
         """
         if failed:
             self._begin_retry()
@@ -125,6 +125,11 @@ class JobHandle:
         return enqueue_missing(self, priority, held_too=was_cancelled)
 
     def _begin_retry(self) -> None:
+        if self.job.audit is not None:
+            raise UsageError(
+                f"{self.id} is an audit, whose statistics are of all images: audit again with --baseline "
+                f"{self.place}, which computes only what is not well in this one"
+            )
         todo = still_to_do(self.store, self.job)
         if todo.shards or not self.store.exists(keys.REPORT):
             raise JobError(f"job {self.id} is not finished: resume it without --failed, then try again")
@@ -154,14 +159,18 @@ def submit(
     meanwhile. Raises UsageError,
     WeightsError, JobError, StorageError, BrokerError.
     """
+    names = [sources] if isinstance(sources, str) else list(sources)
+    return submit_plan(names, out, make_plan(options), settings)
+
+
+def submit_plan(sources: list[str], out: str, plan: Plan, settings: Settings | None = None) -> JobHandle:
+    """Write the job of a plan and enqueue its shards. Raises what `submit` raises."""
     settings = settings or load_settings()
     if settings.redis_url is None:
         raise SettingsError("DECONVOY_REDIS_URL is not set: name the Redis that workers listen to")
     broker = Broker(settings.redis_url, settings.shard_time_limit_s)
-    plan = make_plan(options)
     broker.ping()
-    names = [sources] if isinstance(sources, str) else list(sources)
-    handle = prepare(names, out, plan, local=False, allowed_roots=settings.allowed_roots)
+    handle = prepare(sources, out, plan, local=False, allowed_roots=settings.allowed_roots)
     handle.broker = broker
     handle.resume(priority=plan.priority)
     return handle

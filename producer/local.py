@@ -17,10 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from producer.broker import Broker
 from worker.contract.errors import BrokerError, ComponentError
 from worker.contract.settings import Settings
+
+if TYPE_CHECKING:
+    from producer.jobs import JobHandle
+    from producer.status import JobStatus
 
 _START_TIMEOUT_S = 20.0
 _GRACE_S = 5.0
@@ -125,6 +130,26 @@ def private_cluster(settings: Settings) -> Iterator[Cluster]:
         if server is not None:
             server.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def work_here(handle: JobHandle, settings: Settings) -> JobStatus:
+    """Do a job with this machine's workers, and show how it comes along. Raises JobError, ComponentError."""
+    from producer.progress import showing_progress
+
+    before = handle.status()
+    if before.finished:
+        return before
+    with private_cluster(settings) as cluster, showing_progress() as show:
+        handle.broker = cluster.broker
+        handle.resume()
+        cluster.start_workers()
+
+        def on_status(now: JobStatus) -> None:
+            show(now)
+            if not now.finished:
+                cluster.check()
+
+        return handle.wait(on_status)
 
 
 def find_server() -> str:

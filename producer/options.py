@@ -23,8 +23,9 @@ def priority_option(default: str | None) -> Callable[[_Command], _Command]:
     )
 
 
-# Each destination is a key of `planning.PlanOptions`. Choices hold what this version can do.
-_JOB_OPTIONS = (
+# Each destination is a key of `planning.PlanOptions`, and of `audits.AuditPlanOptions`. Choices hold what
+# this version can do.
+_PLACES = (
     click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
     click.option(
         "--out",
@@ -32,14 +33,8 @@ _JOB_OPTIONS = (
         metavar="PLACE",
         help="A folder or s3://bucket/prefix; the job gets a folder of its own in it.",
     ),
-    click.option(
-        "--spec",
-        "specs",
-        multiple=True,
-        metavar="LAYER:SELECTION",
-        help="What to project back: pool5:max, conv4_3:top:9, pool3:unit:7,12, 4:all. May be repeated. "
-        "Default: pool1 to pool5, each all and max.",
-    ),
+)
+_NETWORK = (
     click.option(
         "--weights",
         default="imagenet",
@@ -63,6 +58,35 @@ _JOB_OPTIONS = (
         help="Pixels of the square, or of the longer side.",
     ),
     click.option(
+        "--precision",
+        type=click.Choice(["fp32", "tf32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="fp32 is the reference; tf32 needs an NVIDIA GPU.",
+    ),
+)
+_WORK = (
+    click.option(
+        "--shard-size", type=click.IntRange(1, 100_000), help="Images a message. Default: by their cost."
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1, 4096),
+        help="Images that go forward together. Default: the worker finds it.",
+    ),
+    priority_option(default="normal"),
+    click.option("--name", help="Start of the job's id. Default: the first source's name."),
+)
+_PICTURES = (
+    click.option(
+        "--spec",
+        "specs",
+        multiple=True,
+        metavar="LAYER:SELECTION",
+        help="What to project back: pool5:max, conv4_3:top:9, pool3:unit:7,12, 4:all. May be repeated. "
+        "Default: pool1 to pool5, each all and max.",
+    ),
+    click.option(
         "--format",
         type=click.Choice(["png", "webp", "npy"]),
         default="png",
@@ -76,33 +100,47 @@ _JOB_OPTIONS = (
         show_default=True,
         help="How pictures lie in the store; tar: one archive for each shard, not a file for each picture.",
     ),
+)
+_UNITS = (
     click.option(
-        "--precision",
-        type=click.Choice(["fp32", "tf32", "bf16"]),
-        default="fp32",
+        "--layer",
+        "layers",
+        multiple=True,
+        help="A layer to look at, such as pool5. May be repeated. Default: pool1 to pool5.",
+    ),
+    click.option(
+        "--top",
+        type=click.IntRange(1, 25),
+        default=9,
         show_default=True,
-        help="fp32 is the reference; tf32 needs an NVIDIA GPU.",
+        help="How many images are shown of each unit: those that excite it most.",
     ),
     click.option(
-        "--shard-size", type=click.IntRange(1, 100_000), help="Images a message. Default: by their cost."
+        "--baseline",
+        metavar="PLACE|last",
+        help="Compare with this finished audit; last: the newest under --out of the same name and request. "
+        "What stands there of an unchanged image is not computed again.",
     ),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(1, 4096),
-        help="Images that go forward together. Default: the worker finds it.",
-    ),
-    priority_option(default="normal"),
-    click.option("--name", help="Start of the job's id. Default: the first source's name."),
+    click.option("--recompute", is_flag=True, help="Take no image's numbers from the baseline."),
 )
 
 
 def job_options(command: _Command) -> _Command:
     """Add SOURCE, --out and the options of a job."""
-    for option in reversed(_JOB_OPTIONS):
-        command = option(command)
-    return command
+    return _with_options(command, *_PLACES, *_PICTURES, *_NETWORK, *_WORK)
+
+
+def audit_options(command: _Command) -> _Command:
+    """Add SOURCE, --out and the options of an audit."""
+    return _with_options(command, *_PLACES, *_UNITS, *_NETWORK, *_WORK)
 
 
 def json_option(command: _Command) -> _Command:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def _with_options(command: _Command, *options: Callable[[Any], Any]) -> _Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

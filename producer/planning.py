@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from worker.contract import architectures
 from worker.contract.architectures import Layer
+from worker.contract.audits import AuditOptions
 from worker.contract.errors import UsageError, WeightsError
 from worker.contract.jobs import (
     Layout,
@@ -59,7 +60,8 @@ class PlanOptions(TypedDict, total=False):
 class Plan:
     """A request, and how it is cut up.
 
-    None: `shard_size` by cost, `batch_size` by the worker, `name` by the first source.
+    None: `shard_size` by cost, `batch_size` by the worker, `name` by the first source. With `audit` the job
+    is an audit. `id` is what the job is called, whatever it is about; None: by its name and what it is about.
     """
 
     request: Request
@@ -67,6 +69,8 @@ class Plan:
     batch_size: int | None = None
     priority: Priority = "normal"
     name: str | None = None
+    audit: AuditOptions | None = None
+    id: str | None = None
 
 
 def make_plan(options: PlanOptions) -> Plan:
@@ -132,17 +136,21 @@ def shard_size_for(plan: Plan, n_images: int, *, local: bool) -> int:
     """Images a shard: what the plan says, else about 20,000 GMAC, at most 1,000, and never none."""
     if plan.shard_size is not None:
         return plan.shard_size
-    size = max(1, min(_MAX_SHARD_SIZE, int(_SHARD_GMAC / image_gmac(plan.request))))
+    gmac = image_gmac(plan.request) if plan.audit is None else scan_gmac(plan.request)
+    size = max(1, min(_MAX_SHARD_SIZE, int(_SHARD_GMAC / gmac)))
     return min(size, -(-n_images // _SHARDS_OF_A_LOCAL_RUN)) if local else size
 
 
 def image_gmac(request: Request) -> float:
     """What one image costs: forward to the deepest layer, then down once for each reconstruction."""
-    size_px = _NATIVE_SIZE_PX if request.preprocessing.resize == "native" else request.preprocessing.size_px
-    specs = request.parsed_specs()
-    deepest = max((spec.layer for spec in specs), key=lambda layer: layer.index)
-    down = sum(_down_gmac(request.model, spec, size_px) for spec in specs)
-    return dense_gmac(request.model, deepest, size_px) + down
+    down = sum(_down_gmac(request.model, spec, _size_px(request)) for spec in request.parsed_specs())
+    return scan_gmac(request) + down
+
+
+def scan_gmac(request: Request) -> float:
+    """What one image costs an audit's scan: forward to the deepest layer."""
+    deepest = max((spec.layer for spec in request.parsed_specs()), key=lambda layer: layer.index)
+    return dense_gmac(request.model, deepest, _size_px(request))
 
 
 def dense_gmac(model: str, layer: Layer, size_px: int) -> float:
@@ -161,6 +169,10 @@ def window_gmac(model: str, layer: Layer, size_px: int) -> float:
             side = min(side + 2, size_px // below.stride)
             mac += _mac(below, side)
     return mac / 1e9
+
+
+def _size_px(request: Request) -> int:
+    return _NATIVE_SIZE_PX if request.preprocessing.resize == "native" else request.preprocessing.size_px
 
 
 def _down_gmac(model: str, spec: LayerSpec, size_px: int) -> float:

@@ -56,8 +56,12 @@ class JobStatus:
 
 
 def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
-    """The status of `job`; without Redis, by whole shards. Raises StorageError, MessageError."""
+    """The status of `job`; without Redis, by whole shards. Raises StorageError, MessageError.
+
+    Images are done when they are scanned, if the job is an audit; its shards are those of both passes.
+    """
     todo = still_to_do(store, job)
+    n_shards = job.n_shards + job.n_atlas_shards
     finished = not todo.shards and store.exists(keys.REPORT)
     if finished:
         summary = _summary(store)
@@ -69,8 +73,8 @@ def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
             n_images=job.n_images,
             n_done=job.n_images,
             n_failed=summary["n_failed"],
-            n_shards=job.n_shards,
-            n_shards_done=job.n_shards,
+            n_shards=n_shards,
+            n_shards_done=n_shards,
             live=False,
             slowest_stage=summary["slowest_stage"],
             stages=summary["stages"],
@@ -78,8 +82,8 @@ def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
         )
     live = _live(broker, job.id)
     counters = live.counters if live else {}
-    # A retry works on few images of a shard: how many is not known here.
-    missing = todo.shards if todo.attempt == 0 else []
+    # A retry works on few images of a shard: how many is not known here. An atlas's were counted before.
+    missing = [shard for shard in todo.shards if shard < job.n_shards] if todo.attempt == 0 else []
     n_done = job.n_images - sum(_n_images_in(job, shard) for shard in missing)
     return JobStatus(
         id=job.id,
@@ -88,9 +92,9 @@ def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
         attempt=todo.attempt,
         n_images=job.n_images,
         n_done=n_done + sum(counters.get(shard, (0, 0))[0] for shard in missing),
-        n_failed=sum(failed for _, failed in counters.values()),
-        n_shards=job.n_shards,
-        n_shards_done=job.n_shards - len(todo.shards),
+        n_failed=sum(failed for shard, (_, failed) in counters.items() if shard < job.n_shards),
+        n_shards=n_shards,
+        n_shards_done=n_shards - len(todo.shards) - todo.n_later,
         live=live is not None,
         errors=tuple(dict.fromkeys(live.errors.values())) if live else (),
         notes=tuple(dict.fromkeys(live.notes.values())) if live else (),
@@ -103,13 +107,16 @@ def read_status(job: Job, store: Store, broker: Broker | None) -> JobStatus:
 def _unfinished_state(job: Job, store: Store, missing: list[int], live: Live | None) -> str:
     if is_cancelled(store):
         return "cancelled"
+    n_shards = job.n_shards + job.n_atlas_shards
     # Anybody may put a message into the queue: an error of a shard that the job has not is not the job's.
     failed = (
-        {field for field in live.errors if field == queue.WHOLE_JOB or int(field) < job.n_shards}
+        {field for field in live.errors if field == queue.WHOLE_JOB or int(field) < n_shards}
         if live
         else set()
     )
-    everything = queue.WHOLE_JOB in failed or {*map(str, missing)} <= failed
+    # An audit's scan that cannot be merged has failed in shards that are done: the atlas is not asked for.
+    unmerged = min(missing, default=-1) >= job.n_shards and not store.exists(keys.STATISTICS)
+    everything = queue.WHOLE_JOB in failed or {*map(str, missing)} <= failed or unmerged
     return "stopped" if failed and everything else "unfinished"
 
 

@@ -24,15 +24,21 @@ def write_job(
     """Write the job's manifest and `job.json` under `out`, or find them as they stand; also gives its store.
 
     The images are never held as a list: they go through a temporary file. `local`: one machine will do
-    the work. Raises SourceError, UsageError, JobError, StorageError.
+    the work. A job whose id the plan names is found by that alone: its sources are not looked at again.
+    Raises SourceError, UsageError, JobError, StorageError.
     """
     place = open_store(out).place.rstrip("/")
+    if plan.id is not None:
+        store = open_store(f"{place}/{plan.id}")
+        job = standing_job(store)
+        if job is not None:
+            return job, store
     with open_spool() as spool:
         images = spool.passing(find_images(sources, allowed_roots))
-        fingerprint = contract.fingerprint(plan.request, images)
+        fingerprint = contract.fingerprint(plan.request, images, plan.audit)
         if not spool.n_images:
             raise SourceError("no source is named: name a file, a folder, s3://bucket/prefix or a manifest")
-        job_id = contract.job_id(plan.name or _name_from(sources), fingerprint)
+        job_id = plan.id or contract.job_id(plan.name or name_from(sources), fingerprint)
         store = open_store(f"{place}/{job_id}")
         job = standing_job(store)
         if job is None:
@@ -58,6 +64,7 @@ def _write_job(store: Store, spool: Spool, plan: Plan, job_id: str, fingerprint:
         place=store.place,
         created=datetime.now(UTC),
         request=plan.request,
+        audit=plan.audit,
         batch_size=plan.batch_size,
         priority=plan.priority,
         shard_size=shard_size,
@@ -74,6 +81,7 @@ def _write_job(store: Store, spool: Spool, plan: Plan, job_id: str, fingerprint:
     return job
 
 
-def _name_from(sources: list[str]) -> str:
+def name_from(sources: Sequence[str]) -> str:
+    """What a job is called that was given no name: as its first source."""
     first = sources[0]
     return "stdin" if first == STDIN else Path(first).expanduser().absolute().stem

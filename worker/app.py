@@ -23,7 +23,7 @@ from celery.signals import (
 )
 from celery.utils.log import get_multiprocessing_logger
 
-from worker import logs, names
+from worker import logs, names, transport
 from worker.contract import queue
 from worker.contract.errors import MessageError, SettingsError
 from worker.contract.jobs import ShardMessage
@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> Celery:
     """The application that consumes the queue of `settings.redis_url`. Raises SettingsError."""
     if settings.redis_url is None:
         raise SettingsError("DECONVOY_REDIS_URL is not set: name the Redis that holds the queue")
+    transport.use_door()
     app = Celery("deconvoy")
     app.conf.update(
         queue.shared_config(settings.shard_time_limit_s),

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import redis
@@ -18,6 +18,7 @@ import redis
 from worker import logs, names
 from worker.contract import keys, queue
 from worker.contract.errors import (
+    BrokerError,
     DeconvoyError,
     DeviceError,
     JobError,
@@ -27,16 +28,17 @@ from worker.contract.errors import (
     WeightsError,
 )
 from worker.contract.jobs import Job, Request, ShardMessage
-from worker.contract.settings import Settings, load_settings
+from worker.contract.settings import Settings
 from worker.deliveries import MOST_LOSSES, Deliveries, History
 from worker.live import Live
+from worker.second_pass import Send, ask_for_atlas, merge_once
 from worker.storage import Store, open_store
-from worker.storage.standing import is_cancelled, is_complete
+from worker.storage.standing import is_cancelled, is_complete, is_scanned, still_to_do
 from worker.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from worker.deconv import Deconvnet
-    from worker.pipeline import Caution
+    from worker.pipeline import Caution, ShardResult
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +47,20 @@ _LONGEST_PAUSE_S = 30.0
 
 
 class Runtime:
-    """One worker process: its settings, its line to Redis, and the network that is loaded."""
+    """One worker process: its settings, its line to Redis, and the network that is loaded.
 
-    def __init__(self, settings: Settings) -> None:
+    `send` puts messages into the queue.
+    """
+
+    def __init__(self, settings: Settings, send: Send) -> None:
         if settings.redis_url is None:
             raise SettingsError("DECONVOY_REDIS_URL is not set: name the Redis that holds the queue")
         self._settings = settings
+        self._send = send
         client = redis.Redis.from_url(
             settings.redis_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=10
         )
+        self._client = client
         self._live = Live(client)
         self._telemetry = Telemetry(client, names.own_name())
         self._deliveries = Deliveries(client, names.own_name())
@@ -65,7 +72,7 @@ class Runtime:
     def work(self, body: object) -> bool:
         """Do what one message asks. What cannot be done is logged and published, never raised.
 
-        Returns False if the message is to be given back, because the store does not answer. No other
+        Returns False if the message is to be given back, because store or queue do not answer. No other
         error is tried again by itself: the same shard would fail in the same way. To submit the job
         again, or to resume it, enqueues what is missing.
         """
@@ -77,7 +84,7 @@ class Runtime:
         with self._deliveries.of(message.job, message.shard) as history:
             try:
                 self._work(message, history)
-            except StorageUnavailable as error:
+            except (StorageUnavailable, BrokerError) as error:
                 self._pause(message, error)
                 return False
             except DeconvoyError as error:
@@ -95,16 +102,17 @@ class Runtime:
         self._live.error(message.job, field, f"{type(error).__name__}: {error}")
         self._telemetry.add_failed_shard()
 
-    def _pause(self, message: ShardMessage, error: StorageUnavailable) -> None:
-        """Wait before the message is given back: longer each time, while the store does not answer."""
+    def _pause(self, message: ShardMessage, error: StorageUnavailable | BrokerError) -> None:
+        """Wait before the message is given back: longer each time, while there is no answer."""
         pause_s = min(2.0**self._n_pauses, _LONGEST_PAUSE_S)
         self._n_pauses += 1
         logger.warning("waiting %.0f s, then giving the shard back: %s", pause_s, error)
-        self._live.note(message.job, message.shard, f"waiting for the store: {error}")
+        whom = "the store" if isinstance(error, StorageUnavailable) else "the queue"
+        self._live.note(message.job, message.shard, f"waiting for {whom}: {error}")
         time.sleep(pause_s)
 
     def _work(self, message: ShardMessage, history: History) -> None:
-        from worker.pipeline import Assignment, Limits, run_shard
+        from worker.pipeline import Assignment, Limits, run_atlas, run_scan, run_shard
 
         store = open_store(message.place)
         job = _open_job(store, message)
@@ -131,16 +139,26 @@ class Runtime:
 
         engine = self._engine_for(job.request)
         assignment = Assignment(message.shard, message.attempt, self._caution(message, history))
-        result = run_shard(store, job, assignment, engine, limits, on_image)
+        is_atlas = message.shard >= job.n_shards
+        if is_atlas:
+            merge_once(store, job)
+        run = run_shard if job.audit is None else run_atlas if is_atlas else run_scan
+        result = run(store, job, assignment, engine, limits, on_image)
         self._live.progress(job.id, message.shard, result.n_images, result.n_failed)
         self._live.note(job.id, message.shard, None)
         if result.committed:
-            self._live.add_work(job.id, result.stages, result.resources)
-            n_ok = result.n_images - result.n_failed
-            peak_rss_bytes = result.resources["peak_rss_bytes"]
-            self._telemetry.add_shard(n_ok, result.n_failed, result.stages, peak_rss_bytes)
+            self._count(job, result, is_atlas=is_atlas)
         logger.info("%d images, %d failed", result.n_images, result.n_failed)
+        if job.audit is not None and not is_atlas:
+            self._end_scan(store, job)
         self._finish_if_complete(store, job, engine)
+
+    def _count(self, job: Job, result: ShardResult, *, is_atlas: bool) -> None:
+        self._live.add_work(job.id, result.stages, result.resources)
+        # An audit's images were counted when they were scanned.
+        n_images, n_failed = (0, 0) if is_atlas else (result.n_images, result.n_failed)
+        peak_rss_bytes = result.resources["peak_rss_bytes"]
+        self._telemetry.add_shard(n_images - n_failed, n_failed, result.stages, peak_rss_bytes)
 
     def _caution(self, message: ShardMessage, history: History) -> Caution | None:
         from worker.pipeline import Caution
@@ -151,18 +169,31 @@ class Runtime:
         on_start = partial(self._deliveries.on_image, message.job, message.shard)
         return Caution(history.suspects, history.quarantined, on_start)
 
+    def _end_scan(self, store: Store, job: Job) -> None:
+        """After the last shard of an audit's scan: merge it, and ask for the atlas."""
+        if is_scanned(store, job):
+            merge_once(store, job)
+            todo = still_to_do(store, job)
+            if todo.shards:
+                ask_for_atlas(job, store.place, todo, self._client, self._send)
+
     def _finish_if_complete(self, store: Store, job: Job, engine: Deconvnet) -> None:
         """Write what stands beside the shards, once none is missing. Doing it twice gives the same files.
 
         The page comes last: where it stands, the job is finished, and nobody waits for this worker.
         """
+        from worker.audit import finish_audit
         from worker.pipeline import compact
-        from worker.report import write_report
+        from worker.report import write_audit_report, write_report
 
         if not is_complete(store, job):
             return
         self._certify(store, engine)
-        write_report(store, job, compact(store, job))
+        if job.audit is None:
+            write_report(store, job, compact(store, job))
+        else:
+            finish_audit(store, job)
+            write_audit_report(store, job)
         logger.info("the job is finished")
 
     def _certify(self, store: Store, engine: Deconvnet) -> None:
@@ -198,18 +229,13 @@ class Runtime:
         return self._engine
 
 
-@cache
-def process_runtime() -> Runtime:
-    """The runtime of this process. Raises SettingsError."""
-    return Runtime(load_settings())
-
-
 def _open_job(store: Store, message: ShardMessage) -> Job:
     job = Job.from_json(store.read(keys.JOB), store.place)
-    if job.id != message.job or message.shard >= job.n_shards:
+    n_shards = job.n_shards + job.n_atlas_shards
+    if job.id != message.job or message.shard >= n_shards:
         raise JobError(
             f"the message's shard {message.shard} of job {message.job} is not one of job {job.id} "
-            f"({job.n_shards} shards), which stands at {store.place}: submit the job again"
+            f"({n_shards} shards), which stands at {store.place}: submit the job again"
         )
     return job
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from celery import shared_task
 from celery.exceptions import Reject, TimeLimitExceeded
 from celery.signals import task_failure
+from kombu.exceptions import KombuError
 
-from worker.contract import queue
-from worker.contract.errors import JobError, MessageError
+from worker.contract import publishing, queue
+from worker.contract.errors import BrokerError, JobError, MessageError
 from worker.contract.jobs import ShardMessage
-from worker.runtime import process_runtime
+from worker.contract.settings import load_settings
+from worker.runtime import Runtime
+
+
+@cache
+def process_runtime() -> Runtime:
+    """The runtime of this process. Raises SettingsError."""
+    return Runtime(load_settings(), send)
+
+
+def send(messages: Sequence[ShardMessage], priority: int) -> None:
+    """Send messages through this worker's own application. Raises BrokerError."""
+    try:
+        publishing.send(shard.app, messages, priority)
+    except (KombuError, OSError) as error:
+        raise BrokerError(f"Redis does not take messages: {error}; see to it") from error
 
 
 def work_on_shard(body: object = None, *_args: object, **_kwargs: object) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import gpu, parts, pipeline, scale
+from tests.bench import audit, gpu, parts, pipeline, scale
 from tests.bench.setting import Setting
 from worker.contract.architectures import Layer, layers_by_name
 from worker.contract.errors import WeightsError
 from worker.deconv.weights import Weights, load_weights
 
-PARTS = ("units", "ten", "all", "forward", "pipeline", "scale")
+PARTS = ("units", "ten", "all", "forward", "pipeline", "scale", "audit")
 UNITS = (1, 8, 32, 128)
 POOLS = (1, 2, 3, 4, 5)
 
@@ -41,12 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append(asdict(row))
     memory = _memory(options.memory_images) if "pipeline" in options.parts else None
     figures = _scale() if "scale" in options.parts else []
+    costs = _audit_costs(options.audit_images) if "audit" in options.parts else []
     record = {
         "setting": header,
         "notes": notes,
         "rows": rows,
         "memory": memory,
         "scale": figures,
+        "audit": costs,
         "gpu": _gpu(setting),
     }
     options.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -60,6 +62,7 @@ def _rows(setting: Setting, options: argparse.Namespace, pools: Sequence[Layer])
         "all": lambda: parts.whole_maps(setting, pools),
         "forward": lambda: parts.pass_up(setting),
         "pipeline": lambda: pipeline.ratios(setting, options.images),
+        "audit": lambda: audit.ratios(setting),
     }
     return chain.from_iterable(by_name[name]() for name in by_name if name in options.parts)
 
@@ -70,6 +73,18 @@ def _memory(n_images: int) -> dict[str, object]:
     _say(f"\nmemory of a worker over {growth.n_images} images, MiB after each shard: {shards}")
     _say(f"growth from the second shard to the last: {growth.from_second_mib:+.1f} MiB")
     return {**asdict(growth), "from_second_mib": growth.from_second_mib}
+
+
+def _audit_costs(sizes: Sequence[int]) -> list[dict[str, object]]:
+    _say("\nan audit, ms an image      scan  its tables   together  scan again, with a baseline")
+    costs = []
+    for cost in audit.costs(sizes):
+        _say(
+            f"{cost.n_images:>17,} images {cost.scan_ms:8.2f} {cost.tables_ms:11.2f} {cost.ms:10.2f} "
+            f"{cost.again_ms:10.2f}"
+        )
+        costs.append({**asdict(cost), "ms": cost.ms})
+    return costs
 
 
 def _scale() -> list[dict[str, object]]:
@@ -168,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_at_least(pipeline.N_SHARDS),
         default=20_000,
         help="images that a worker's memory is watched over",
+    )
+    parser.add_argument(
+        "--audit-images", type=_numbers, default=audit.SIZES, help="images of the audits: 1000,20000"
     )
     parser.add_argument("--size", type=int, default=224, help="height and width of the images in pixels")
     parser.add_argument(

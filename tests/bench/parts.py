@@ -116,11 +116,7 @@ def whole_maps(setting: Setting, pools: Sequence[Layer]) -> Iterator[Row]:
 def pass_up(setting: Setting) -> Iterator[Row]:
     """The forward pass to pool5 with switches, against the plain trunk, both channels last."""
     pool5 = layers_by_name()["pool5"]
-    plain = trunk_module(setting.weights.state, pool5.index + 1)
-    for module in plain:
-        if isinstance(module, nn.ReLU):
-            module.inplace = True
-    plain = plain.to(setting.net.device).to(memory_format=torch.channels_last)
+    plain = plain_trunk(setting)
     x_NCHW = setting.x_channels_last_NCHW
     with torch.inference_mode():
 
@@ -132,6 +128,15 @@ def pass_up(setting: Setting) -> Iterator[Row]:
         difference = _checked("the forward pass", ours(), plain(x_NCHW))
         ratio = contest(ours, lambda: plain(x_NCHW), "plain", quick=setting.quick)
     yield Row("forward", "to pool5, with switches", "plain trunk", ratio, difference)
+
+
+def plain_trunk(setting: Setting) -> nn.Module:
+    """torchvision's layers to pool5 with the same weights, channels last, as quick as torch runs them."""
+    plain = trunk_module(setting.weights.state, layers_by_name()["pool5"].index + 1)
+    for module in plain:
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+    return plain.to(setting.net.device).to(memory_format=torch.channels_last)
 
 
 def _round_of_units(

@@ -49,15 +49,21 @@ def test_a_message_that_is_given_to_a_second_worker_while_the_first_lives(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:
     """As when a shard takes longer than the visibility timeout."""
+    first = convoy.the_worker()
     before = len(convoy.projected())
-    convoy.the_worker()
-    handle = convoy.submit(name)
-    convoy.wait_for_images(8, before)
+    # Longer in all than the pause between two looks at what has timed out.
+    convoy.set_pace(1)
+    handle = convoy.submit(name, shard_size=N_IMAGES)
+    convoy.wait_for_images(1, before)
     second = convoy.start_worker()
     try:
+        wait_until(lambda: second.said("ready"), "the second worker is ready")
         [tag] = convoy.client.zrange(queue.UNACKED_INDEX_KEY, 0, -1)
         convoy.client.zadd(queue.UNACKED_INDEX_KEY, {str(tag): 0})
+        wait_until(lambda: len(set(convoy.projectors()[before:])) == 2, "both work on the shard")
+        convoy.set_pace(0)
         finish(convoy, handle, undisturbed)
+        assert first.launcher.poll() is None
     finally:
         second.end()
 

@@ -80,7 +80,7 @@ class JobMachine(RuleBasedStateMachine):
         self.client = redis.Redis.from_url(redis_url, decode_responses=True)
         self.client.flushall()
         self.settings = Settings(redis_url=redis_url)
-        self.runtime = SteppedRuntime(self.settings)
+        self.runtime = SteppedRuntime(self.settings, lambda *message: self.broker._publish(*message))
         self.runtime.replace_deliveries(SteppedDeliveries(self.client, ""))
         self.broker = JsonBroker(redis_url, self.settings.shard_time_limit_s)
         self.stores: dict[str, GatedStore] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bench import audit
 from tests.bench.__main__ import main
 from tests.bench.parts import Disagreement, _checked
 
@@ -66,3 +67,19 @@ def test_whole_maps_and_the_forward_pass_are_measured_too(out: Path) -> None:
 def test_no_ratio_is_given_for_results_that_differ() -> None:
     with pytest.raises(Disagreement, match="mean nothing"):
         _checked("two different things", torch.ones(3), torch.tensor([1.0, 1.0, 1.01]))
+
+
+def test_an_audit_is_measured_by_its_scan_its_atlas_and_an_image_at_a_time(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "ATLAS_POOLS", audit.POOLS[:1])
+    monkeypatch.setattr(audit, "COST_LAYER", "pool1")
+    main(["audit", "--audit-images", "30,40", *TINY, "--out", str(out)])
+    record = json.loads(out.read_text())
+    scan, atlas = record["rows"]
+    assert (scan["against"], atlas["against"]) == ("plain trunk", "Captum")
+    assert max(scan["difference"], atlas["difference"]) < 1e-3
+    assert [cost["n_images"] for cost in record["audit"]] == [30, 40]
+    assert all(
+        cost["again_ms"] > 0 and cost["ms"] == cost["scan_ms"] + cost["tables_ms"] for cost in record["audit"]
+    )

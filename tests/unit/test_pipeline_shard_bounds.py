@@ -15,7 +15,7 @@ from worker.contract import records
 from worker.contract.jobs import Preprocessing, Request
 from worker.pipeline import ShardResult, decode, source
 from worker.pipeline.layouts import FilesLayout, TarLayout
-from worker.pipeline.shard import N_READERS
+from worker.pipeline.loading import N_READERS
 from worker.pipeline.writing import MAX_IMAGES, Encoder
 from worker.storage import Store, open_store
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,10 +31,17 @@ NUMERICS_VERSION = 1
 MAX_ATTEMPTS: Final = 999
 """How often what failed in a job may be tried again."""
 
+MAX_SHARDS: Final = 10_000_000
+"""What a broken number may cost: each shard of a job is looked at when its status is asked for."""
+
 Resize = Literal["crop", "fit", "native"]
 PictureFormat = Literal["png", "webp", "npy"]
 Layout = Literal["files", "tar"]
 Precision = Literal["fp32", "tf32", "bf16"]
+
+
+JobId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,80}$")]
+"""Part of paths, of keys in Redis and of log lines: nothing else may be in it."""
 
 
 class _Frozen(BaseModel):
@@ -83,7 +90,7 @@ class Job(_Frozen):
     """
 
     format_version: Literal[1] = FORMAT_VERSION
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,80}$")
+    id: JobId
     place: str
     created: datetime
     request: Request
@@ -91,8 +98,8 @@ class Job(_Frozen):
     batch_size: int | None = Field(default=None, ge=1, le=4096)
     priority: Priority = "normal"
     shard_size: int = Field(ge=1, le=100_000)
-    n_images: int = Field(ge=1)
-    n_shards: int = Field(ge=1)
+    n_images: int = Field(ge=1, le=MAX_SHARDS * 100_000)
+    n_shards: int = Field(ge=1, le=MAX_SHARDS)
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     versions: dict[str, str] = {}
 
@@ -124,15 +131,19 @@ class ShardMessage(_Frozen):
     """
 
     format_version: Literal[1] = FORMAT_VERSION
-    job: str
-    place: str
-    shard: int = Field(ge=0)
+    job: JobId
+    place: str = Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")
+    shard: int = Field(ge=0, le=2 * MAX_SHARDS)
     attempt: int = Field(default=0, ge=0, le=MAX_ATTEMPTS)
 
     @classmethod
     def from_body(cls, body: object) -> Self:
         """Read a message's body. Raises MessageError."""
-        return _validated(cls, json.dumps(body), "message")
+        try:
+            text = json.dumps(body)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MessageError(f"message is no JSON: {type(error).__name__}; drop it") from error
+        return _validated(cls, text, "message")
 
 
 class Retry(_Frozen):
@@ -140,7 +151,7 @@ class Retry(_Frozen):
 
     format_version: Literal[1] = FORMAT_VERSION
     attempt: int = Field(ge=1, le=MAX_ATTEMPTS)
-    shards: tuple[int, ...] = Field(min_length=1)
+    shards: tuple[Annotated[int, Field(ge=0, le=2 * MAX_SHARDS)], ...] = Field(min_length=1)
 
     def to_json(self) -> bytes:
         """The file's bytes."""
@@ -180,10 +191,12 @@ def read_manifest(data: bytes, where: str) -> list[ManifestEntry]:
     ]
 
 
-def fingerprint(request: Request, images: Iterable[str]) -> str:
-    """Hex sha256 over what decides the result: the images' names in order, and the request."""
+def fingerprint(request: Request, images: Iterable[str], audit: AuditOptions | None = None) -> str:
+    """Hex sha256 over what decides the result: the images' names in order, the request, what an audit is."""
     digest = hashlib.sha256()
     head = {"numerics": NUMERICS_VERSION, "request": request.model_dump(mode="json")}
+    if audit is not None:
+        head["audit"] = audit.model_dump(mode="json")
     digest.update(json.dumps(head, sort_keys=True).encode())
     for image in images:
         digest.update(b"\n" + image.encode("utf-8", "surrogatepass"))
@@ -192,8 +205,12 @@ def fingerprint(request: Request, images: Iterable[str]) -> str:
 
 def job_id(name: str, job_fingerprint: str) -> str:
     """The job's id: its name made safe, and the start of its fingerprint."""
-    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
-    return f"{safe or 'job'}-{job_fingerprint[:10]}"
+    return f"{safe_name(name)}-{job_fingerprint[:10]}"
+
+
+def safe_name(name: str) -> str:
+    """A name as ids hold it: small letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "job"
 
 
 _Model = TypeVar("_Model", bound=_Frozen)
@@ -203,8 +220,9 @@ def _validated(model: type[_Model], data: bytes | str, what: str) -> _Model:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
+        first = error.errors(include_input=False, include_url=False)[0]
+        # Names of fields that we don't know are others' words: they must not break a line, nor fill it.
+        field = ".".join(ascii(part)[:80] for part in first["loc"]).replace("'", "") or "the whole"
         raise MessageError(
             f"{what} is not of format version {FORMAT_VERSION}: {field}: {first['msg']}; "
             "use the same deconvoy version for producer and workers"

@@ -6,6 +6,7 @@ Why each setting is as it is: measured with Celery 5.7 on Redis, see docs/queue.
 from __future__ import annotations
 
 from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode
 
 QUEUE = "deconvoy"
 TASK_SHARD = "deconvoy.shard"
@@ -55,12 +56,20 @@ LIVE_KEYS_TTL_S = 7 * 24 * 3600
 
 
 def celery_url(redis_url: str) -> str:
-    """The same Redis as kombu spells it: it knows `redis+socket://` where redis-py knows `unix://`."""
-    return (
-        "redis+socket://" + redis_url.removeprefix("unix://")
-        if redis_url.startswith("unix://")
-        else redis_url
-    )
+    """The same Redis as kombu spells it.
+
+    It knows `redis+socket://` where redis-py knows `unix://`, and does not check the certificate of a
+    `rediss://` unless it is told to.
+    """
+    url, _, query = redis_url.partition("?")
+    options = dict(parse_qsl(query))
+    if url.startswith("unix://"):
+        url = "redis+socket://" + url.removeprefix("unix://")
+        if "db" in options:
+            options["virtual_host"] = options.pop("db")
+    elif url.startswith("rediss://"):
+        options.setdefault("ssl_cert_reqs", "required")
+    return f"{url}?{urlencode(options)}" if options else url
 
 
 def progress_key(job: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, TypedDict
@@ -154,14 +155,23 @@ def work_metadata(stages: Mapping[str, float], resources: Mapping[str, int]) -> 
 
 def summary_of(metadata: Mapping[bytes, bytes] | None) -> Summary:
     """Read the `schema.metadata` of a record or an index. Raises MessageError where it says nothing."""
-    try:
-        stages: dict[str, float] = json.loads((metadata or {})[STAGES_METADATA])
-        resources: dict[str, int] = json.loads((metadata or {})[RESOURCES_METADATA])
-    except KeyError as error:
-        raise MessageError(
-            f"the file's metadata has no {error.args[0].decode()}; use the version that wrote it"
-        ) from error
+    stages = {name: float(seconds) for name, seconds in _numbers(metadata, STAGES_METADATA).items()}
+    resources = {name: int(most) for name, most in _numbers(metadata, RESOURCES_METADATA).items()}
     return Summary(stages=stages, slowest_stage=slowest_stage(stages), resources=resources)
+
+
+def _numbers(metadata: Mapping[bytes, bytes] | None, key: bytes) -> dict[str, float]:
+    """Names and finite numbers that the metadata holds, as JSON, under `key`. Raises MessageError."""
+    reason = "is no object of numbers"
+    try:
+        numbers = json.loads((metadata or {})[key])
+        if isinstance(numbers, dict) and all(map(math.isfinite, numbers.values())):
+            return numbers
+    except KeyError:
+        reason = "is missing"
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        reason = f"cannot be read ({type(error).__name__})"
+    raise MessageError(f"the file has no {key.decode()}: that {reason}; use the version that wrote it")
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
@@ -181,9 +191,10 @@ def from_parquet(data: bytes, where: str) -> pa.Table:
     try:
         # Not pq.read_table: its reader threads may abort a process that ends soon after.
         table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
         raise MessageError(
-            f"record {where} is no readable Parquet file: {error}; delete it and resume the job"
+            f"record {where} is no readable Parquet file: {reason}; delete it and resume the job"
         ) from error
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise MessageError(

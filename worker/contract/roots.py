@@ -1,7 +1,7 @@
-"""Which images may be read: files and objects in buckets, and of these what lies under the allowed roots.
+"""Which images may be read and where jobs may stand: folders and buckets, and of these what is allowed.
 
-Asked twice: by the producer before a job is written, and by the worker before it opens anything, which
-trusts no manifest.
+Of images it is asked twice: by the producer before a job is written, and by the worker before it opens
+anything, which trusts no manifest. Of a job's place the worker asks, which trusts no message.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from worker.contract.errors import ImageNotAllowed
+from worker.contract import keys
+from worker.contract.errors import ImageNotAllowed, JobError
 
 _S3 = "s3://"
 _S3_OBJECT = re.compile(r"s3://[A-Za-z0-9._-]{1,255}/.+", re.DOTALL)
@@ -45,17 +46,28 @@ def check_image(image: str, roots: Sequence[str]) -> None:
             raise ImageNotAllowed(f"{image!r} names no object: write s3://bucket/key")
         if _climbs(image):
             raise ImageNotAllowed(f"{image!r} has a part '..'; name the object itself")
-    if not roots:
-        return
-    if is_object:
-        allowed = any(image.startswith(f"{root.rstrip('/')}/") for root in roots if root.startswith(_S3))
-    else:
-        allowed = _leads_into(image, [root for root in roots if not root.startswith(_S3)])
-    if not allowed:
+    if roots and not _lies_under(image, roots):
         raise ImageNotAllowed(
             f"{image!r} does not lie under an allowed root; "
             f"add its folder or prefix to DECONVOY_ALLOWED_ROOTS if it may be read"
         )
+
+
+def check_place(place: str, allowed: Sequence[str]) -> None:
+    """Refuse a job's place, as a store names it, that neither is one of `allowed` nor lies under one.
+
+    None allowed: any place will do. Nothing is opened. Raises JobError.
+    """
+    if allowed and (_climbs(place) or not _lies_under(f"{place}/{keys.JOB}", allowed)):
+        raise JobError(
+            f"no job may stand at {place!r}; add its folder or prefix to DECONVOY_ALLOWED_PLACES if it may"
+        )
+
+
+def _lies_under(name: str, roots: Sequence[str]) -> bool:
+    if name.startswith(_S3):
+        return any(name.startswith(f"{root.rstrip('/')}/") for root in roots if root.startswith(_S3))
+    return _leads_into(name, [root for root in roots if not root.startswith(_S3)])
 
 
 def _climbs(uri: str) -> bool:

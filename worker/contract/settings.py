@@ -4,12 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract.errors import SettingsError
 from worker.contract.roots import parse_roots
+
+_REDIS_OPTIONS = {
+    "redis": frozenset[str](),
+    "rediss": frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"}),
+    "unix": frozenset({"db"}),
+}
+_CERT_REQS = frozenset({"required", "optional", "none"})
+
+
+def _checked_redis_url(url: str) -> str:
+    """What redis-py and kombu both understand, and alike. Raises ValueError."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    usable = _REDIS_OPTIONS[parts.scheme]
+    if options.keys() - usable:
+        raise ValueError(f"the options of {parts.scheme}:// are {', '.join(sorted(usable)) or 'none'}")
+    if parts.fragment:
+        raise ValueError("it has a '#': write %23 where it belongs to the password")
+    if parts.scheme == "unix" and not parts.path.strip("/"):
+        raise ValueError("it names no socket: write unix:///path/of/redis.sock")
+    # The port is looked at when it is asked for.
+    if parts.scheme != "unix" and (not parts.hostname or parts.port == 0):
+        raise ValueError("it names no host: write redis://host:6379/0")
+    database = options.get("db", parts.path.strip("/") if parts.scheme != "unix" else "")
+    if database and not (database.isascii() and database.isdigit() and len(database) < 6):
+        raise ValueError("its database is no number")
+    if options.get("ssl_cert_reqs", "required") not in _CERT_REQS:
+        raise ValueError("ssl_cert_reqs is none of required, optional, none")
+    return url
 
 
 class Settings(BaseSettings):
@@ -17,9 +47,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DECONVOY_", frozen=True, extra="ignore")
 
-    redis_url: str | None = Field(default=None, pattern=r"^(redis|rediss|unix)://")
-    """The Redis that holds the queue: `redis://host:6379/0`, `rediss://…`, `unix:///path.sock`.
-    Unset: `deconvoy run` starts a private one; the other commands ask for it."""
+    redis_url: Annotated[
+        Annotated[str, Field(pattern=r"^(redis|rediss|unix)://"), AfterValidator(_checked_redis_url)] | None,
+        Field(default=None),
+    ]
+    """The Redis that holds the queue: `redis://user:password@host:6379/0`, `rediss://…` with TLS,
+    `unix:///path.sock`. What is special in a password is percent-encoded. `?ssl_ca_certs=FILE` names the
+    authorities that vouch for the server. Unset: `deconvoy run` starts a private one; the other commands ask
+    for it."""
 
     s3_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+")
     """The server behind `s3://` places, such as `http://minio:9000`. Unset: AWS."""
@@ -63,6 +98,10 @@ class Settings(BaseSettings):
     """Folders and `s3://` prefixes with commas between them: `/data,s3://photos/2026`. An image that lies
     under none of them is not read. Unset: whatever a worker can read."""
 
+    allowed_places: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_roots)] = ()
+    """Likewise, where jobs may stand. A worker does nothing for a job that stands elsewhere. Unset: wherever
+    a worker can read and write."""
+
     shard_time_limit_s: int = Field(default=900, ge=10)
     """A shard that takes longer is ended and counts as failed; its message is kept four times as long."""
 
@@ -87,6 +126,15 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = f"DECONVOY_{'_'.join(map(str, first['loc'])).upper()}"
         reason = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(
-            f"{name}={first['input']!r} cannot be used: {reason}; correct it or unset it"
-        ) from error
+        # Not from `error`, which quotes the value as it is.
+        value = _without_secrets(str(first["input"]))
+        raise SettingsError(f"{name}={value!r} cannot be used: {reason}; correct it or unset it") from None
+
+
+def _without_secrets(value: str) -> str:
+    """The value without what may be a URL's user, password and options."""
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        # A URL that lacks its scheme has its password all the same.
+        return "…" if "@" in value else value
+    return scheme + separator + rest.rpartition("@")[2].partition("?")[0]

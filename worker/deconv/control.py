@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.deconv.network import Ascent, Deconvnet, Reconstruction
 from worker.deconv.selection import Seed
 from worker.deconv.trunk import Trunk
 from worker.deconv.weights import load_weights
+
+if TYPE_CHECKING:  # which has controls itself
+    from worker.deconv.network import Ascent, Deconvnet, Reconstruction
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,7 @@ class Controls:
 
     def __init__(self, net: Deconvnet, seed: int = 0) -> None:
         self._net = net
-        untrained = load_weights(f"random:{seed}", net.trunk.model)
-        self._untrained = Trunk.build(net.trunk.model, untrained.state, net.device, net.trunk.dtype)
+        self._untrained = _untrained(net.trunk.model, seed, net.device, net.trunk.dtype)
 
     def of(self, ascent: Ascent) -> list[Control]:
         """The controls of all single activations that `ascent` keeps, in their order."""
@@ -58,6 +62,12 @@ class Controls:
             )
             for three in zip(given, others, untrained, strict=True)
         ]
+
+
+@lru_cache(maxsize=1)
+def _untrained(model: str, seed: int, device: torch.device, dtype: torch.dtype) -> Trunk:
+    """Kept for all shards of a process: to draw the weights takes a second."""
+    return Trunk.build(model, load_weights(f"random:{seed}", model).state, device, dtype)
 
 
 def _other_units(seeds: Sequence[Seed]) -> list[Seed]:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worker.contract.architectures import Layer
@@ -25,8 +26,8 @@ class Forward:
     """What a pass up leaves behind.
 
     `maps` holds the feature maps (NCHW) of the layers that were asked for, by layer index;
-    `switches_NCHW` those of each pool that was passed, by block number; `sizes` the map sizes of
-    blocks 1 to 5 and after them.
+    `switches_NCHW` those of each pool that was passed, by block number, unless nothing is to go down;
+    `sizes` the map sizes of blocks 1 to 5 and after them.
     """
 
     n_images: int
@@ -35,24 +36,27 @@ class Forward:
     switches_NCHW: dict[int, Tensor]
 
 
-def forward(trunk: Trunk, x_NCHW: Tensor, layers: Collection[Layer], band_elements: int) -> Forward:
+def forward(
+    trunk: Trunk, x_NCHW: Tensor, layers: Collection[Layer], band_elements: int, *, way_back: bool = True
+) -> Forward:
     """Run `x_NCHW` up to the deepest of `layers` and keep the feature maps of all of them.
 
-    `band_elements` bounds the values of one feature map that is held inside a block.
+    `band_elements` bounds the values of one feature map that is held inside a block. Without `way_back`
+    no switches are kept.
     """
     sizes = map_sizes(Size(*x_NCHW.shape[2:]))
     wanted = {layer.index for layer in layers}
     deepest = max(wanted)
     result = Forward(x_NCHW.shape[0], sizes, {}, {})
     for block in trunk.blocks:
-        x_NCHW = _through_block(block, x_NCHW, result, wanted, band_elements)
+        x_NCHW = _through_block(block, x_NCHW, result, wanted, band_elements, way_back=way_back)
         if block.pool.index >= deepest:
             break
     return result
 
 
 def _through_block(
-    block: Block, x_NCHW: Tensor, result: Forward, wanted: set[int], band_elements: int
+    block: Block, x_NCHW: Tensor, result: Forward, wanted: set[int], band_elements: int, *, way_back: bool
 ) -> Tensor:
     """One block up: adds what is wanted of it to `result`; returns the pooled map."""
     n = x_NCHW.shape[0]
@@ -78,19 +82,26 @@ def _through_block(
                 signal_NCHW = signal_NCHW.relu()
             if conv.layer.index + 1 in inside:
                 kept.add(conv.layer.index + 1, signal_NCHW, box, band)
-        if runs_to_pool:
-            even = Box(band.top // 2, 0, band.bottom // 2, pooled_size.width)
-            if even.height:
-                maxima_NCHW, switches_NCHW = switches.max_pool(signal_NCHW)
-                pooled.add(0, maxima_NCHW, even, even)
-                pooled.add(1, switches_NCHW, even, even)
+        even = Box(band.top // 2, 0, band.bottom // 2, pooled_size.width)
+        if runs_to_pool and even.height:
+            _add_pooled(pooled, signal_NCHW, even, way_back=way_back)
     result.maps.update(kept.maps)
     if not runs_to_pool:
         return x_NCHW
-    result.switches_NCHW[block.number] = pooled.maps[1]
+    if way_back:
+        result.switches_NCHW[block.number] = pooled.maps[1]
     if block.pool.index in wanted:
         result.maps[block.pool.index] = pooled.maps[0]
     return pooled.maps[0]
+
+
+def _add_pooled(pooled: Collected, signal_NCHW: Tensor, even: Box, *, way_back: bool) -> None:
+    if not way_back:
+        pooled.add(0, F.max_pool2d(signal_NCHW, 2), even, even)
+        return
+    maxima_NCHW, switches_NCHW = switches.max_pool(signal_NCHW)
+    pooled.add(0, maxima_NCHW, even, even)
+    pooled.add(1, switches_NCHW, even, even)
 
 
 class Collected:

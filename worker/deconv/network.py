@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, layers_of
+from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, Layer, layers_of
 from worker.contract.errors import DeviceError, ImageTooSmall
 from worker.contract.jobs import Precision
 from worker.contract.specs import LayerSpec, parse_spec
+from worker.deconv.control import Controls
 from worker.deconv.forward import Forward, forward
 from worker.deconv.geometry import Box, Size, Window, receptive_window, whole
 from worker.deconv.memory import Budget, budget_of
+from worker.deconv.profile import Profile, profile_of
 from worker.deconv.projection import project_maps
-from worker.deconv.selection import Seed, peaks_of, select
+from worker.deconv.selection import Seed, peaks_of, seed_of, select
 from worker.deconv.trunk import Trunk
 from worker.deconv.weights import Normalisation, Weights, WeightsInfo, load_weights
 from worker.deconv.windows import Patch, project_windows
@@ -53,6 +55,11 @@ class Ascent:
     up: Forward
     specs: tuple[LayerSpec, ...]
     seeds: tuple[Seed, ...]
+
+    def parts(self, n_seeds: int) -> Iterator[Ascent]:
+        """The same pass up with at most `n_seeds` of its single activations each, in their order."""
+        for first in range(0, len(self.seeds), n_seeds):
+            yield replace(self, seeds=self.seeds[first : first + n_seeds])
 
 
 class Deconvnet:
@@ -114,19 +121,42 @@ class Deconvnet:
         parsed = dict.fromkeys(
             parse_spec(spec, self.trunk.model) if isinstance(spec, str) else spec for spec in specs
         )
-        size = Size(*x_NCHW.shape[2:])
-        if min(size) < MIN_IMAGE_SIZE:
-            raise ImageTooSmall(
-                f"the image is {size.width} x {size.height} pixels; "
-                f"{MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} is the least that five pools leave a place of"
-            )
         with self.computing():
-            x_NCHW = self.prepared(x_NCHW)
-            up = forward(self.trunk, x_NCHW, [spec.layer for spec in parsed], self.budget.band_elements)
+            up = self._up(x_NCHW, [spec.layer for spec in parsed])
             windows = [spec for spec in parsed if not spec.is_whole_map]
             peaks = {index: peaks_of(up.maps[index]) for index in {spec.layer.index for spec in windows}}
             seeds = tuple(seed for spec in windows for seed in select(spec, peaks[spec.layer.index]))
         return Ascent(up, tuple(parsed), seeds)
+
+    def forward_units(self, x_NCHW: Tensor, layer: Layer, units_by_image: Sequence[Sequence[int]]) -> Ascent:
+        """The pass up of a batch, and for each image the peaks of its own units of `layer`.
+
+        The activations that it keeps come by image, then by unit as named. Raises ImageTooSmall.
+        """
+        specs = {unit: LayerSpec(layer, "unit", units=(unit,)) for units in units_by_image for unit in units}
+        with self.computing():
+            up = self._up(x_NCHW, [layer])
+            peaks = peaks_of(up.maps[layer.index])
+        seeds = (
+            seed_of(image, specs[unit], unit, peaks)
+            for image, units in enumerate(units_by_image)
+            for unit in units
+        )
+        return Ascent(up, tuple(specs.values()), tuple(seeds))
+
+    def profile(self, x_NCHW: Tensor, layers: Sequence[Layer]) -> dict[str, Profile]:
+        """The pass up of a batch, and of each of `layers` what the images make of its units, by name.
+
+        Nothing can go down from it, so it costs little more than the pass up. Raises ImageTooSmall.
+        """
+        with self.computing():
+            up = self._up(x_NCHW, layers, way_back=False)
+            return {layer.name: profile_of(up.maps[layer.index]) for layer in layers}
+
+    @property
+    def controls(self) -> Controls:
+        """Makes the controls of what this network has reconstructed."""
+        return Controls(self)  # not kept: a network that holds itself would not leave its memory at once
 
     def project_down(self, ascent: Ascent) -> list[Reconstruction]:
         """The second half of `project`: what is kept goes back to pixels."""
@@ -158,6 +188,16 @@ class Deconvnet:
                 pixels_CHW = _laid_into(window, patch.boxes[row], pixels_NCHW[row])
                 found[index] = _single_activation(seed, window, pixels_CHW, nonfinite_N[row])
         return [found[index] for index in range(len(seeds))]
+
+    def _up(self, x_NCHW: Tensor, layers: Sequence[Layer], *, way_back: bool = True) -> Forward:
+        size = Size(*x_NCHW.shape[2:])
+        if min(size) < MIN_IMAGE_SIZE:
+            raise ImageTooSmall(
+                f"the image is {size.width} x {size.height} pixels; "
+                f"{MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} is the least that five pools leave a place of"
+            )
+        band_elements = self.budget.band_elements
+        return forward(self.trunk, self.prepared(x_NCHW), layers, band_elements, way_back=way_back)
 
     def _brought(self, patches: Iterator[Patch]) -> Iterable[tuple[Patch, Tensor]]:
         """Each patch with its pixels at hand: float32, on the CPU."""

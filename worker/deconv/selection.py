@@ -50,5 +50,10 @@ def select(spec: LayerSpec, peaks: Peaks) -> Iterable[Seed]:
     for image in range(peaks.value_NC.shape[0]):
         strongest = ranked_NC[image, : spec.n_results].tolist()
         for unit in spec.units or strongest:
-            y, x = divmod(int(peaks.place_NC[image, unit]), peaks.width)
-            yield Seed(image, spec, unit, y, x, float(peaks.value_NC[image, unit]))
+            yield seed_of(image, spec, unit, peaks)
+
+
+def seed_of(image: int, spec: LayerSpec, unit: int, peaks: Peaks) -> Seed:
+    """The peak of one unit of one image."""
+    y, x = divmod(int(peaks.place_NC[image, unit]), peaks.width)
+    return Seed(image, spec, unit, y, x, float(peaks.value_NC[image, unit]))

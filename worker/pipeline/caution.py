@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -18,7 +18,7 @@ class Caution:
     quarantined: frozenset[int]
     on_start: Callable[[int | None], None]
 
-    def order(self, n_images: int) -> list[int]:
-        """The positions that are worked on, in the order in which they are."""
-        positions = [position for position in range(n_images) if position not in self.quarantined]
-        return sorted(positions, key=lambda position: position in self.suspects)
+    def order(self, positions: Iterable[int]) -> list[int]:
+        """Those of `positions` that are worked on, in the order in which they are."""
+        allowed = [position for position in positions if position not in self.quarantined]
+        return sorted(allowed, key=lambda position: position in self.suspects)

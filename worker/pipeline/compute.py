@@ -1,11 +1,12 @@
-"""The two steps on the device: a batch forward and back, smaller if the memory does not hold it."""
+"""Steps on the device: batches of images through the network, smaller if the memory does not hold them."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -16,35 +17,34 @@ from worker.pipeline.engine import Engine, Reconstruction
 from worker.pipeline.loading import Failed, Loaded
 from worker.pipeline.stages import Stages
 
+if TYPE_CHECKING:
+    import torch
+
 # How torch says it on a CPU, and how cuBLAS and cuDNN say it on a GPU: as a plain RuntimeError.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
+_Result = TypeVar("_Result")
+
 
 @dataclass(frozen=True)
-class Computed:
-    """An image with all its reconstructions: by spec as the job has them, then by unit."""
+class Computed(Generic[_Result]):
+    """An image with what a step made of it, and its share of the time."""
 
     image: Loaded
-    reconstructions: Sequence[Reconstruction]
+    result: _Result
     seconds: float
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory that the reconstructions hold."""
-        return sum(4 * reconstruction.pixels_CHW.numel() for reconstruction in self.reconstructions)
 
 
 @dataclass(frozen=True)
-class Projector:
-    """The network with what is asked of it: `specs`, in batches of `sizes`, its time in `stages`."""
+class Fitting(Generic[_Result]):
+    """Does `step`, which gives a result an image, in batches of `sizes` that fit the memory of `device`."""
 
-    engine: Engine
-    specs: Sequence[LayerSpec]
+    step: Callable[[Sequence[Loaded]], Sequence[_Result]]
+    device: torch.device
     sizes: BatchSizes
-    stages: Stages
 
-    def project(self, images: Sequence[Loaded]) -> Iterator[Computed | Failed]:
-        """Project `images`, all of one size, in parts that `sizes` allows; out of memory halves it.
+    def compute(self, images: Sequence[Loaded]) -> Iterator[Computed[_Result] | Failed]:
+        """Do the step for `images`, all of one size, in parts that `sizes` allows; out of memory halves it.
 
         An image that does not fit alone has failed; the others go on.
         """
@@ -53,8 +53,8 @@ class Projector:
         while n_done < len(images):
             part = images[n_done : n_done + self.sizes.of(height, width)]
             started = time.perf_counter()
-            by_image = self._try(part)
-            if by_image is None:
+            results = self._try(part)
+            if results is None:
                 if len(part) == 1:
                     yield self._does_not_fit(part[0])
                     n_done += 1
@@ -62,43 +62,58 @@ class Projector:
                     self.sizes.halve(len(part), height, width)
                 continue
             seconds = (time.perf_counter() - started) / len(part)
-            for image, reconstructions in zip(part, by_image, strict=True):
-                yield Computed(image, reconstructions, seconds)
+            for image, result in zip(part, results, strict=True):
+                yield Computed(image, result, seconds)
             n_done += len(part)
 
     def _does_not_fit(self, image: Loaded) -> Failed:
         error = ImageTooLarge(
-            f"out of memory on {self.engine.device} with this image alone, {image.width} x {image.height} "
+            f"out of memory on {self.device} with this image alone, {image.width} x {image.height} "
             "pixels; use a smaller --size, or --resize fit instead of native"
         )
         return Failed(image.position, image.entry, error, image.source_sha256)
 
-    def _try(self, images: Sequence[Loaded]) -> list[list[Reconstruction]] | None:
-        """The reconstructions of each image, or None if the memory did not hold them."""
+    def _try(self, images: Sequence[Loaded]) -> Sequence[_Result] | None:
+        """The step's results, or None if the memory did not hold them."""
         import torch
 
         try:
-            reconstructions = self._up_and_down(images)
+            return self.step(images)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
                 words in str(error).lower() for words in _OUT_OF_MEMORY
             ):
                 raise
-        else:
-            return _by_image(reconstructions, len(images), self.specs)
         # Only here, outside the handler, is the traceback gone that kept the network's tensors alive.
         gc.collect()
-        if self.engine.device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
+
+def network_input(engine: Engine, images: Sequence[Loaded]) -> torch.Tensor:
+    """The images as a batch on the device: x_NCHW."""
+    import torch
+
+    return engine.normalise(torch.from_numpy(np.stack([image.pixels_HWC for image in images])))
+
+
+@dataclass(frozen=True)
+class Projector:
+    """The step of an ordinary job: each image's reconstructions by spec as the job has them, then by unit."""
+
+    engine: Engine
+    specs: Sequence[LayerSpec]
+    stages: Stages
+
+    def __call__(self, images: Sequence[Loaded]) -> list[list[Reconstruction]]:
+        """The reconstructions of each image."""
+        return _by_image(self._up_and_down(images), len(images), self.specs)
+
     def _up_and_down(self, images: Sequence[Loaded]) -> Sequence[Reconstruction]:
         """A function of its own: what the way up has left behind must not outlive it."""
-        import torch
-
         with self.stages.measure("forward"):
-            images_NHWC = torch.from_numpy(np.stack([image.pixels_HWC for image in images]))
-            ascent = self.engine.forward(self.engine.normalise(images_NHWC), self.specs)
+            ascent = self.engine.forward(network_input(self.engine, images), self.specs)
         with self.stages.measure("project"):
             return self.engine.project_down(ascent)
 

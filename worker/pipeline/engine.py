@@ -5,12 +5,13 @@ Protocols and not imports: without them, nothing of this package would load with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
 
+from worker.contract.architectures import Layer
 from worker.contract.specs import LayerSpec
 
 
@@ -94,4 +95,66 @@ class Engine(Protocol):
 
     def project_down(self, ascent: Any) -> Sequence[Reconstruction]:
         """All reconstructions of a batch: by image, then by spec as given, then by unit."""
+        ...
+
+
+class Profile(Protocol):
+    """Of one layer: what each image makes of each unit."""
+
+    @property
+    def peak_NC(self) -> torch.Tensor:
+        """Each unit's strongest activation: float32, on the CPU."""
+        ...
+
+    @property
+    def firing_NC(self) -> torch.Tensor:
+        """The places of each unit's map that are above zero: int64, on the CPU."""
+        ...
+
+
+class Control(Protocol):
+    """A reconstruction beside two that nothing but the kernels tells apart: see `worker.deconv.control`."""
+
+    @property
+    def reconstruction(self) -> Reconstruction: ...  # noqa: D102
+    @property
+    def other_unit(self) -> Reconstruction: ...  # noqa: D102
+    @property
+    def random_weights(self) -> Reconstruction: ...  # noqa: D102
+    @property
+    def other_unit_similarity(self) -> float: ...  # noqa: D102
+    @property
+    def random_weights_similarity(self) -> float: ...  # noqa: D102
+
+
+class Controls(Protocol):
+    """Makes controls."""
+
+    def of(self, ascent: Any) -> Sequence[Control]:
+        """Those of all single activations that `ascent` keeps, in their order."""
+        ...
+
+
+class UnitAscent(Protocol):
+    """The pass up of a batch, and what named units keep of it: by image, then by unit as named."""
+
+    def parts(self, n_seeds: int) -> Iterator[Any]:
+        """The same with at most so many activations each, in their order: for `Controls.of`."""
+        ...
+
+
+class AuditEngine(Engine, Protocol):
+    """A network that an audit can ask what it makes of images, unit by unit."""
+
+    @property
+    def controls(self) -> Controls: ...  # noqa: D102
+
+    def profile(self, x_NCHW: torch.Tensor, layers: Sequence[Layer]) -> Mapping[str, Profile]:
+        """The pass up of a batch, and the profile of each of `layers`, by name."""
+        ...
+
+    def forward_units(
+        self, x_NCHW: torch.Tensor, layer: Layer, units_by_image: Sequence[Sequence[int]]
+    ) -> UnitAscent:
+        """The pass up of a batch, and the peaks of each image's own units of `layer`."""
         ...

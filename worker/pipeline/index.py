@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from worker.contract import keys, records
 from worker.contract.errors import JobError, StorageError
 from worker.contract.jobs import Job
-from worker.contract.stages import slowest_stage
+from worker.contract.work import Work
 from worker.storage import Store
 from worker.storage.standing import retried_shards, still_to_do
 
@@ -51,7 +51,8 @@ def compact(store: Store, job: Job) -> Excerpt:
             f"job {job.id}: {len(todo.shards)} of {job.n_shards} shards are not done, the first is "
             f"{todo.shards[0]}; submit the job again to have them done"
         )
-    totals, good, bad = _Totals(store, job), _FirstImages(), _FirstImages()
+    work, good, bad = Work(job.id, store.place), _FirstImages(), _FirstImages()
+    n_images = n_failed = 0
     attempts = retried_shards(store)
     with _temporary(".parquet") as index, _temporary(".jsonl") as failures:
         with (
@@ -62,19 +63,21 @@ def compact(store: Store, job: Job) -> Excerpt:
                 tables = [*_tables(store, shard, attempts.get(shard, []))]
                 rows = _latest(tables).replace_schema_metadata(None)
                 writer.write_table(rows)
-                totals.add_work(tables)
+                for table in tables:
+                    work.add(table.schema.metadata)
                 good.add(rows.filter(pc.field("status") == "ok"))
                 failed = rows.filter(pc.field("status") != "ok")
                 bad.add(failed)
                 lines.write(_failure_lines(failed))
-                totals.add_images(rows, failed)
-            writer.add_key_value_metadata(totals.metadata())
+                n_images += pc.count_distinct(rows["image_key"]).as_py()
+                n_failed += pc.count_distinct(failed["image_key"]).as_py()
+            writer.add_key_value_metadata(work.metadata())
         store.write_file(keys.FAILURES, failures)
         store.write_file(keys.INDEX, index)
-    summary = totals.summary()
+    summary = work.summary(n_images, n_failed)
     store.write(keys.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
-    table = pa.concat_tables([*good.tables, *bad.tables]).replace_schema_metadata(totals.metadata())
-    return Excerpt(table, summary["n_images"], summary["n_failed"])
+    table = pa.concat_tables([*good.tables, *bad.tables]).replace_schema_metadata(work.metadata())
+    return Excerpt(table, n_images, n_failed)
 
 
 def failed_images(store: Store, shard: int, before_attempt: int) -> set[str]:
@@ -96,56 +99,6 @@ class _FirstImages:
         images = pc.unique(rows["image_key"])[: self._n_missing]
         self._n_missing -= len(images)
         self.tables.append(rows.filter(pc.is_in(rows["image_key"], value_set=images)))
-
-
-class _Totals:
-    """What all records say together, added up one after the other."""
-
-    def __init__(self, store: Store, job: Job) -> None:
-        self._store = store
-        self._job = job
-        self._weights: dict[bytes, bytes] = {}
-        self._stages: dict[str, float] = {}
-        self._resources: dict[str, int] = {}
-        self._n_images = self._n_failed = 0
-
-    def add_work(self, tables: Sequence[pa.Table]) -> None:
-        """Count the work of a shard's records in. Raises JobError if they have other weights."""
-        for table in tables:
-            name_and_sha256 = (table.schema.metadata or {}).get(records.WEIGHTS_METADATA, b"")
-            # By sha256: the same file may have another path on another machine.
-            self._weights.setdefault(name_and_sha256.rpartition(b" ")[2], name_and_sha256)
-            summary = records.summary_of(table.schema.metadata)
-            for stage, seconds in summary["stages"].items():
-                self._stages[stage] = round(self._stages.get(stage, 0.0) + seconds, 6)
-            for name, most in summary["resources"].items():
-                self._resources[name] = max(self._resources.get(name, 0), most)
-        if len(self._weights) > 1:
-            names = " and ".join(sorted(name.decode() for name in self._weights.values()))
-            raise JobError(
-                f"job {self._job.id}: its shards were computed with different weights ({names}); delete "
-                f"{keys.SHARDS} in {self._store.place} and give all workers the same file"
-            )
-
-    def add_images(self, rows: pa.Table, failed: pa.Table) -> None:
-        """Count the images of a shard in: all of them, and those that are not `ok`."""
-        self._n_images += pc.count_distinct(rows["image_key"]).as_py()
-        self._n_failed += pc.count_distinct(failed["image_key"]).as_py()
-
-    def metadata(self) -> dict[bytes, bytes]:
-        """The index's own."""
-        (weights,) = self._weights.values()
-        return {records.WEIGHTS_METADATA: weights, **records.work_metadata(self._stages, self._resources)}
-
-    def summary(self) -> records.JobSummary:
-        """What `summary.json` says."""
-        return records.JobSummary(
-            n_images=self._n_images,
-            n_failed=self._n_failed,
-            stages=self._stages,
-            slowest_stage=slowest_stage(self._stages),
-            resources=self._resources,
-        )
 
 
 @contextmanager

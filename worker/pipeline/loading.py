@@ -7,18 +7,22 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import ImageError
-from worker.contract.jobs import ManifestEntry, Preprocessing
+from worker.contract.jobs import Job, ManifestEntry, Preprocessing
 from worker.pipeline.decode import decode_image
+from worker.pipeline.likeness import difference_hash
 from worker.pipeline.preprocess import Geometry, preprocess
 from worker.pipeline.source import read_image
 from worker.pipeline.stages import Stages
-from worker.pipeline.threads import Pool
+from worker.pipeline.threads import N_WORKING, Crew, Pool
+
+N_READERS = 16
+"""A read from a store at the other end of a network is mostly waiting."""
 
 MAX_RAW_BYTES = 256 * 2**20
 """No read begins while files of more bytes than this, read and not decoded yet, are held."""
@@ -38,7 +42,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that is ready for the network. `position` counts within the shard."""
+    """An image that is ready for the network. `position` counts within the shard; `difference_hash` is None
+    where the loader makes none.
+    """
 
     position: int
     entry: ManifestEntry
@@ -47,6 +53,7 @@ class Loaded:
     note: str | None
     source_sha256: str
     seconds: float
+    difference_hash: int | None = None
 
     @property
     def height(self) -> int:
@@ -69,8 +76,9 @@ class Failed:
     source_sha256: str | None
 
 
-@dataclass(frozen=True)
-class _Source:
+class Source(NamedTuple):
+    """The bytes of an image, their hash in hex, and the seconds that it took to get them."""
+
     data: bytes
     sha256: str
     seconds: float
@@ -108,38 +116,53 @@ class _RawBytes:
 
 @dataclass(frozen=True)
 class Loader:
-    """Loads images with two pools of threads; an ImageError becomes a `Failed`, all else is raised."""
+    """Loads images with two pools of threads; an ImageError becomes a `Failed`, all else is raised.
+
+    With `hashed`, images get a difference hash.
+    """
 
     readers: Pool[Any]
     decoders: Pool[Any]
     preprocessing: Preprocessing
     limits: Limits
     stages: Stages
+    hashed: bool = False
     _raw: _RawBytes = field(default_factory=_RawBytes)
+
+    @classmethod
+    def of(cls, crew: Crew[Any], job: Job, limits: Limits, stages: Stages, *, hashed: bool = False) -> Loader:
+        """A loader for the job's images, with pools of its own in `crew`."""
+        readers, decoders = crew.pool("read", N_READERS), crew.pool("decode", N_WORKING)
+        return cls(readers, decoders, job.request.preprocessing, limits, stages, hashed)
 
     def submit(self, position: int, entry: ManifestEntry) -> None:
         """Have an image loaded: a `Loaded` or a `Failed` will be a result of the crew."""
         self.readers.submit(lambda: self._read(position, entry))
 
+    def read(self, entry: ManifestEntry) -> Source:
+        """Read an image, in the calling thread. Raises ImageError."""
+        with self.stages.measure("read") as timer:
+            data = read_image(entry.image, self.limits.max_image_bytes, self.limits.allowed_roots)
+            sha256 = hashlib.sha256(data).hexdigest()
+        return Source(data, sha256, timer.seconds)
+
     def _read(self, position: int, entry: ManifestEntry) -> Failed | None:
         if not self._raw.has_room(lambda: self.submit(position, entry)):
             return None
         try:
-            with self.stages.measure("read") as timer:
-                data = read_image(entry.image, self.limits.max_image_bytes, self.limits.allowed_roots)
-                sha256 = hashlib.sha256(data).hexdigest()
+            source = self.read(entry)
         except ImageError as error:
             return Failed(position, entry, error, None)
-        source = _Source(data, sha256, timer.seconds)
-        self._raw.add(len(data))
+        self._raw.add(len(source.data))
         self.decoders.submit(lambda: self._decode(position, entry, source))
         return None
 
-    def _decode(self, position: int, entry: ManifestEntry, source: _Source) -> Loaded | Failed:
+    def _decode(self, position: int, entry: ManifestEntry, source: Source) -> Loaded | Failed:
         try:
             with self.stages.measure("decode") as timer:
                 photograph = decode_image(source.data, self.limits.max_image_pixels)
                 preprocessed = preprocess(photograph.rgb, self.preprocessing)
+                difference = difference_hash(preprocessed.pixels_HWC) if self.hashed else None
         except ImageError as error:
             return Failed(position, entry, error, source.sha256)
         finally:
@@ -152,4 +175,5 @@ class Loader:
             photograph.note,
             source.sha256,
             source.seconds + timer.seconds,
+            difference,
         )

@@ -8,11 +8,15 @@ not made for that: struck inside `submit` it forgets a thread that it has starte
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, Self, TypeVar
+
+N_WORKING = max(2, min(8, os.cpu_count() or 1))
+"""Threads of a pool that computes."""
 
 _WAKE_S = 0.5
 """How long a signal may go unnoticed while the calling thread waits."""

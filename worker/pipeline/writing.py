@@ -55,22 +55,22 @@ class Encoder:
     pixel_std_C: tuple[float, float, float]
     stages: Stages
 
-    def encode(self, computed: Computed) -> Encoded:
+    def encode(self, computed: Computed[list[Reconstruction]]) -> Encoded:
         """Encode everything of one image."""
         image = computed.image
         with self.stages.measure("encode") as timer:
             pictures = [
                 encode(reconstruction.pixels_CHW.numpy(), self.pixel_std_C, self.picture_format)
-                for reconstruction in computed.reconstructions
+                for reconstruction in computed.result
             ]
             photograph = encode_input(image.pixels_HWC)
         rows = [
             _ok_row(image, reconstruction, picture, self.shard)
-            for reconstruction, picture in zip(computed.reconstructions, pictures, strict=True)
+            for reconstruction, picture in zip(computed.result, pictures, strict=True)
         ]
         names = [
             keys.recon_key(reconstruction.spec, image.entry.key, self.picture_format, reconstruction.unit)
-            for reconstruction in computed.reconstructions
+            for reconstruction in computed.result
         ]
         objects = [(name, picture.data) for name, picture in zip(names, pictures, strict=True)]
         return Encoded(
@@ -95,22 +95,22 @@ class Backlog:
         self._encoded = _InOrder(self._submit_write)
         self._n_put = 0
         self._bytes_of: dict[int, int] = {}
-        self.most_images = 0
-        self.most_bytes = 0
+        self._most_images = 0
+        self._most_bytes = 0
 
     def __len__(self) -> int:
         return len(self._bytes_of)
 
-    def has_room_for(self, computed: Computed) -> bool:
+    def has_room_for(self, computed: Computed[list[Reconstruction]]) -> bool:
         """Whether one more may wait. One image always may, however large."""
-        n_bytes = sum(self._bytes_of.values()) + computed.n_bytes
+        n_bytes = sum(self._bytes_of.values()) + _n_bytes(computed.result)
         return not self._bytes_of or (len(self._bytes_of) < MAX_IMAGES and n_bytes <= MAX_BYTES)
 
-    def put(self, computed: Computed) -> None:
+    def put(self, computed: Computed[list[Reconstruction]]) -> None:
         """Have an image encoded and stored: a `Written` will be a result of the crew."""
-        self._bytes_of[computed.image.position] = computed.n_bytes
-        self.most_images = max(self.most_images, len(self._bytes_of))
-        self.most_bytes = max(self.most_bytes, sum(self._bytes_of.values()))
+        self._bytes_of[computed.image.position] = _n_bytes(computed.result)
+        self._most_images = max(self._most_images, len(self._bytes_of))
+        self._most_bytes = max(self._most_bytes, sum(self._bytes_of.values()))
         number = self._n_put
         self._n_put += 1
         self._encoders.submit(lambda: self._encoded.put(number, self._encoder.encode(computed)))
@@ -118,6 +118,13 @@ class Backlog:
     def remove(self, written: Written) -> None:
         """The image is done with."""
         del self._bytes_of[written.position]
+
+    def resources(self) -> dict[str, int]:
+        """The most that has waited up to now: see `records.RESOURCES_METADATA`."""
+        return {
+            "most_waiting_to_write": self._most_images,
+            "most_bytes_waiting_to_write": self._most_bytes,
+        }
 
     def _submit_write(self, encoded: Encoded) -> None:
         self._writers.submit(lambda: self._write(encoded))
@@ -139,6 +146,11 @@ class Backlog:
             for row, place in zip(encoded.rows, places, strict=True)
         ]
         return Written(encoded.position, rows)
+
+
+def _n_bytes(reconstructions: Sequence[Reconstruction]) -> int:
+    """Memory that they hold."""
+    return sum(4 * reconstruction.pixels_CHW.numel() for reconstruction in reconstructions)
 
 
 class _InOrder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from worker.contract.errors import UsageError
@@ -10,17 +11,22 @@ from worker.storage.base import Store, is_key
 from worker.storage.folder import FolderStore
 from worker.storage.objects import is_s3, split_uri
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
 
 def open_store(place: str | os.PathLike[str]) -> Store:
     """The store at `place`: a folder, relative or absolute, `~` allowed, or `s3://bucket/prefix`.
 
     A folder need not exist yet, a bucket must; neither is looked at here.
 
-    Raises UsageError for an empty place, another kind of URI, and a bucket or prefix that cannot be.
+    Raises UsageError for an empty place, another kind of URI, a bucket or prefix that cannot be, and a place
+    with control characters, which would break log lines.
     """
     text = os.fspath(place)
     if not text:
         raise UsageError("the place is empty: name a folder or s3://bucket/prefix")
+    if _CONTROL.search(text):
+        raise UsageError(f"{text!r} cannot be a place: it holds control characters; choose another name")
     if is_s3(text):
         return _open_bucket(text)
     scheme, separator, _ = text.partition("://")
