@@ -5,7 +5,7 @@ WEIGHTS ?= hed
 OUT ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos lint format bench clean
+.PHONY: help setup demo test chaos lint format bench up down docker-check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -38,6 +38,17 @@ format: setup ## Let ruff format and fix what it can
 
 bench: setup ## Measure the engine; prints a table and writes bench.json
 	$(BIN)/python -m tests.bench
+
+up: ## Everything in containers on this machine, the worker on the CPU (GPU=1: on all its GPUs)
+	docker/prepare.sh
+	docker compose -f docker/compose.yaml $(if $(GPU),-f docker/compose.gpu.yaml) up --build --detach --wait
+
+down: ## Stop the containers; what Redis, S3 and Prometheus hold stays
+	docker compose -f docker/compose.yaml --profile tools down
+
+docker-check: setup ## Check docker/ without a container engine: linters, schemas, commands, settings, metrics
+	BIN=$(CURDIR)/$(BIN) docker/check.sh
+	$(BIN)/pytest tests/unit/test_docker.py tests/unit/test_docker_metrics.py tests/unit/test_healthcheck.py
 
 clean: ## Remove the environment and the demo's output
 	rm -rf .venv $(OUT) bench.json

@@ -32,7 +32,7 @@ def read_manifest(path: Path, name: str) -> Iterator[Line]:
     try:
         yield from _READERS[_suffix(name)](path, name)
     except OSError as error:
-        raise SourceError(f"manifest {name!r} cannot be read: {error.strerror or error}") from error
+        raise SourceError(f"manifest {name!r} cannot be read: {error.strerror or _line(error)}") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"manifest {name!r} is not UTF-8 text: {error.reason}") from error
 
@@ -94,7 +94,11 @@ def _read_parquet(path: Path, name: str) -> Iterator[Line]:
                     number += 1
                     yield number, image or ""
     except pa.ArrowException as error:
-        raise SourceError(f"manifest {name!r} is no readable Parquet file: {error}") from error
+        raise SourceError(f"manifest {name!r} is no readable Parquet file: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Line]]] = {

@@ -33,6 +33,13 @@ def showing_progress() -> Iterator[Callable[[JobStatus], None]]:
         yield _Bar(progress).show
 
 
+def counted(status: JobStatus) -> tuple[str, int, int]:
+    """What is shown, how much of it is done, and of how much: images, and shards while an atlas is made."""
+    if status.n_done == status.n_images and status.n_shards_done < status.n_shards:
+        return "shards", status.n_shards_done, status.n_shards
+    return "images", status.n_done, status.n_images
+
+
 class Rate:
     """Images a second since work began; what was done before does not count."""
 
@@ -55,10 +62,12 @@ class _Bar:
         self._rate = Rate()
 
     def show(self, status: JobStatus) -> None:
+        what, n_done, n_all = counted(status)
         self._progress.update(
             self._task,
-            total=status.n_images,
-            completed=status.n_done,
+            description=what,
+            total=n_all,
+            completed=n_done,
             rate=self._rate.text(time.monotonic(), status.n_done),
             failures=f"{status.n_failed} failed" if status.n_failed else "",
         )
@@ -75,8 +84,9 @@ class _Lines:
         rate = self._rate.text(now_s, status.n_done)
         if status.finished or now_s - self._shown_s >= _LINE_EVERY_S:
             self._shown_s = now_s
+            what, n_done, n_all = counted(status)
             self._console.print(
-                f"{status.n_done} of {status.n_images} images, {status.n_failed} failed, {rate}",
+                f"{n_done} of {n_all} {what}, {status.n_failed} failed, {rate}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -47,6 +47,10 @@ WORKER_OPTIONS: dict[str, Any] = {
     "worker_disable_prefetch": True,
     "worker_proc_alive_timeout": 120,
     "broker_connection_max_retries": None,
+    # Whoever can write to Redis could end all workers with one word; launchers are told by signals instead.
+    "worker_enable_remote_control": False,
+    # So that Flower sees what they do: it cannot ask them to tell it.
+    "worker_send_task_events": True,
 }
 
 

@@ -34,7 +34,13 @@ def choose_gpus(wanted: str, device: str) -> list[str | None]:
     if wanted == "none" or (wanted == "all" and device == "cpu"):
         return [None]
     if wanted == "all":
-        return [*visible_gpus()] or [None]
+        gpus = visible_gpus()
+        if not gpus and device == "cuda":
+            raise DeviceError(
+                "DECONVOY_DEVICE=cuda is set, but no GPU is to be seen here: give this machine one, or set "
+                "DECONVOY_DEVICE=auto"
+            )
+        return [*gpus] or [None]
     gpus = [gpu.strip() for gpu in wanted.split(",")]
     missing = [gpu for gpu in gpus if gpu not in visible_gpus()]
     if missing:

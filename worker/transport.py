@@ -20,6 +20,8 @@ from worker.contract.errors import MessageError
 
 logger = logging.getLogger(__name__)
 
+_LISTS = frozenset(key.removeprefix(queue.KEY_PREFIX).encode() for key in queue.list_keys())
+
 MAX_MESSAGE_BYTES = 2**18
 """Ours have about a thousand."""
 
@@ -121,7 +123,7 @@ class _Client(redis.PrefixedStrictRedis):
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
-        if command_name != "BRPOP" or not answer:
+        if command_name != "BRPOP" or not answer or answer[0] not in _LISTS:
             return answer
         try:
             check_message(answer[1])

@@ -121,7 +121,7 @@ def test_of_several_workers_that_end_a_scan_one_asks_for_the_atlas(
         waiting = client.lrange(queue.list_key(queue.PRIORITIES["normal"]), 0, -1)
         assert len(waiting) == handle.job.n_atlas_shards == 3
         for message in waiting:
-            transport.check_message(message.encode())
+            transport.check_message(bytes(str(message), "utf-8"))
         assert handle.broker is not None
         assert handle.broker.queued(handle.id) == {3, 4, 5}
         assert handle.resume() == 0
@@ -155,6 +155,6 @@ def test_a_scan_that_cannot_be_merged_stops_the_audit(
         assert handle.status().state == "unfinished"
         Live(client).error(handle.id, "5", "JobError: the plan is gone")
         assert handle.status().state == "unfinished"
-        for shard in ("3", "4"):
-            Live(client).error(handle.id, shard, "JobError: the plan is gone")
+        for field in ("3", "4"):
+            Live(client).error(handle.id, field, "JobError: the plan is gone")
         assert handle.status().state == "stopped"

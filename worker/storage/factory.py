@@ -29,9 +29,8 @@ def open_store(place: str | os.PathLike[str]) -> Store:
         raise UsageError(f"{text!r} cannot be a place: it holds control characters; choose another name")
     if is_s3(text):
         return _open_bucket(text)
-    scheme, separator, _ = text.partition("://")
-    if separator:
-        raise UsageError(f"{text}: {scheme}:// is no kind of place; use a folder or s3://bucket/prefix")
+    if "://" in text:
+        raise UsageError(f"{text!r} is no kind of place; use a folder or s3://bucket/prefix")
     # os.path and not pathlib: it leaves an unknown ~user alone, and takes ".." away without following links.
     return FolderStore(Path(os.path.abspath(os.path.expanduser(text))))  # noqa: PTH100, PTH111
 
