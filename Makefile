@@ -23,8 +23,8 @@ demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-
 test: setup ## Run all tests, two at a time: many of them wait most of the time
 	$(BIN)/pytest -n 2 --dist loadfile
 
-chaos: setup ## Kill, stop and cut off workers, Redis and S3 at length (half an hour)
-	CHAOS=full $(BIN)/pytest tests/chaos
+chaos: setup ## Kill, stop and cut off workers, Redis and S3, and fuzz, at length (an hour)
+	CHAOS=full $(BIN)/pytest tests/chaos tests/fuzz
 
 lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
 	$(BIN)/ruff check .

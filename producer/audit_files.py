@@ -18,9 +18,6 @@ from worker.contract.errors import (
 )
 from worker.storage import Store
 
-SINGLE_PAGE = "report/single.html"
-"""The page with its pictures inside: a link gives one file."""
-
 _TABLES = (keys.UNITS, keys.IMAGES, keys.ATLAS, keys.FINDINGS)
 _NOT_COPIED = (keys.JOB, keys.CANCELLED, keys.SHARDS, keys.RETRIES, "manifest/", "atlas/plan/")
 """What only a job's own place needs."""
@@ -55,7 +52,7 @@ def copy_audit(handle: JobHandle, target: Store, n_threads: int) -> Summary:
 def audit_links(handle: JobHandle, expires_s: int) -> Iterator[dict[str, object]]:
     """The link of the page that holds its pictures, as `report`, then one for each table. Raises JobError."""
     _check_finished(handle)
-    yield {"report": handle.store.link(SINGLE_PAGE, expires_s)}
+    yield {"report": handle.store.link(keys.SINGLE_PAGE, expires_s)}
     for table in _TABLES:
         yield {"table": table, "url": handle.store.link(table, expires_s)}
 

@@ -13,7 +13,6 @@ from typing import Unpack
 import pyarrow as pa
 import pytest
 
-from producer.audit_files import SINGLE_PAGE
 from producer.audits import AuditPlanOptions, audit, plan_audit
 from producer.jobs import JobHandle, prepare
 from producer.progress import counted
@@ -24,7 +23,6 @@ from worker.contract.audit_tables import FINDINGS_SCHEMA
 from worker.contract.audits import AuditOptions
 from worker.contract.errors import JobError, SettingsError, SpecError, UsageError
 from worker.contract.settings import Settings
-from worker.report import audit_page
 from worker.storage.standing import Todo, is_complete, is_scanned, still_to_do
 
 FINDINGS = [
@@ -79,7 +77,7 @@ def finish(handle: JobHandle) -> JobHandle:
         keys.plan_key(0): b"",
         keys.SUMMARY: json.dumps(summary).encode(),
         keys.FAILURES: b"",
-        SINGLE_PAGE: b"<!doctype html>",
+        keys.SINGLE_PAGE: b"<!doctype html>",
         keys.REPORT: b"<!doctype html>",
     }.items():
         handle.store.write(key, data)
@@ -293,9 +291,8 @@ def test_an_audit_is_fetched_whole_and_what_only_its_place_needs_stays(
 
 def test_links_lead_to_the_page_with_its_pictures_inside_and_to_the_tables(photos: Path, out: str) -> None:
     handle = finish(prepared(photos, out))
-    assert SINGLE_PAGE == audit_page.SINGLE
     lines = [json.loads(line) for line in deconvoy("links", handle.place).stdout.splitlines()]
-    assert lines[0] == {"report": f"{Path(handle.place).as_uri()}/{SINGLE_PAGE}"}
+    assert lines[0] == {"report": f"{Path(handle.place).as_uri()}/{keys.SINGLE_PAGE}"}
     assert [line["table"] for line in lines[1:]] == [keys.UNITS, keys.IMAGES, keys.ATLAS, keys.FINDINGS]
 
 

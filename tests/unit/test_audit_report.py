@@ -20,7 +20,7 @@ from tests.report_job import Node, data_of, finished_job, read_html
 from worker.contract import keys
 from worker.contract.errors import MessageError, ObjectNotFound, UsageError
 from worker.contract.jobs import Job
-from worker.report import SINGLE, audit_model, write_audit_report
+from worker.report import audit_model, write_audit_report
 from worker.report.audit_model import audit_page_of, plain
 from worker.report.audit_page import script_json
 from worker.report.sprites import CELL_PX, embedded_sprites
@@ -69,7 +69,7 @@ def test_what_json_cannot_hold_is_null() -> None:
 
 def test_names_are_never_markup(finished: tuple[Store, Job]) -> None:
     store, _ = finished
-    for key in (keys.REPORT, SINGLE):
+    for key in (keys.REPORT, keys.SINGLE_PAGE):
         text = store.read(key).decode()
         assert not [name for name in HOSTILE_NAMES if name in text and re.search("[<>]", name)]
         page = read_html(text)
@@ -97,7 +97,7 @@ def test_the_policy_allows_this_script_alone(finished: tuple[Store, Job]) -> Non
 
 def test_it_leads_outside_only_to_the_two_papers(finished: tuple[Store, Job]) -> None:
     store, _ = finished
-    text = re.sub(r"data:image/[^\"\\]+", "", store.read(SINGLE).decode())
+    text = re.sub(r"data:image/[^\"\\]+", "", store.read(keys.SINGLE_PAGE).decode())
     outside = set(re.findall(r"https?://[\w.]+/[^\s\"<]*", text))
     assert outside == {
         "https://arxiv.org/abs/1805.07039",
@@ -258,7 +258,7 @@ def test_of_many_findings_about_images_the_first_are_listed(
 
 def test_the_single_file_holds_the_pictures_of_every_unit_that_has_any(finished: tuple[Store, Job]) -> None:
     store, _ = finished
-    page = page_of(store, SINGLE)
+    page = page_of(store, keys.SINGLE_PAGE)
     for layer, (n_units, side) in {"pool1": (64, 6), "pool2": (128, 16)}.items():
         uris = embedded(page, f"pictures-{layer}")
         assert set(uris) == {
@@ -322,9 +322,9 @@ def test_the_page_is_the_last_thing_written(audit: tuple[Store, Job]) -> None:
 def test_twice_gives_the_same_bytes(audit: tuple[Store, Job]) -> None:
     store, job = audit
     write_audit_report(store, job)
-    first = [store.read(key) for key in (keys.REPORT, SINGLE)]
+    first = [store.read(key) for key in (keys.REPORT, keys.SINGLE_PAGE)]
     write_audit_report(store, job)
-    assert [store.read(key) for key in (keys.REPORT, SINGLE)] == first
+    assert [store.read(key) for key in (keys.REPORT, keys.SINGLE_PAGE)] == first
 
 
 def test_a_job_that_is_no_audit_is_refused(tmp_path: Path) -> None:

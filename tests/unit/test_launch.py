@@ -273,6 +273,13 @@ def test_without_gpus_all_means_one_worker_on_the_cpu(monkeypatch: pytest.Monkey
     assert choose_gpus("all", "auto") == [None]
 
 
+def test_without_gpus_a_machine_that_is_to_use_them_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    with pytest.raises(DeviceError, match="DECONVOY_DEVICE=cuda is set, but no GPU"):
+        choose_gpus("all", "cuda")
+
+
 def test_the_devices_that_cuda_may_see_already_stay_the_limit(
     two_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

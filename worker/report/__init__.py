@@ -9,7 +9,7 @@ and `audit*.js` are how it looks and answers, `sprites` makes the pictures of it
 puts them together. Its policy allows this one script.
 """
 
-from worker.report.audit_page import SINGLE, write_audit_report
+from worker.report.audit_page import write_audit_report
 from worker.report.page import write_report
 
-__all__ = ["SINGLE", "write_audit_report", "write_report"]
+__all__ = ["write_audit_report", "write_report"]

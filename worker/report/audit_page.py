@@ -15,14 +15,11 @@ from markupsafe import Markup
 from worker.audit.drift import ALPHA, DRIFT_PSI
 from worker.audit.duplicates import MAX_BITS, MIN_SIMILARITY
 from worker.audit.outliers import LIMIT_MADS
+from worker.contract import keys
 from worker.contract.jobs import Job
-from worker.contract.keys import REPORT
 from worker.report.audit_model import AuditPage, audit_page_of
 from worker.report.sprites import EmbeddedSprites, embedded_sprites
 from worker.storage import Store
-
-SINGLE = "report/single.html"
-"""The page with its pictures inside: what a presigned link can give."""
 
 _HERE = Path(__file__).parent
 _LIMITS = {
@@ -45,8 +42,8 @@ def write_audit_report(store: Store, job: Job) -> None:
     """
     page = audit_page_of(store, job)
     single = _render(page, embedded_sprites(store, page.units_with_pictures, page.options.top))
-    store.write(SINGLE, single.encode())
-    store.write(REPORT, _render(page, None).encode())
+    store.write(keys.SINGLE_PAGE, single.encode())
+    store.write(keys.REPORT, _render(page, None).encode())
 
 
 def script_json(value: Any) -> Markup:

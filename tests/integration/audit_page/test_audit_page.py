@@ -23,7 +23,6 @@ from tests.integration.audit_page.browsing import (
     until,
 )
 from worker.contract import keys
-from worker.report import SINGLE
 from worker.storage import open_store
 from worker.storage.client import s3_client
 
@@ -113,7 +112,7 @@ def test_hostile_names_are_text(page: Page, audit: Audit) -> None:
 
 def test_the_single_file_needs_no_other(browser: Browser, audit: Audit, tmp_path: Path) -> None:
     copied = tmp_path / "elsewhere.html"
-    copied.write_bytes(audit.store.read(SINGLE))
+    copied.write_bytes(audit.store.read(keys.SINGLE_PAGE))
     with opened(browser, copied.as_uri()) as tab:
         expect(tab.page.locator("#atlas")).to_contain_text("In this file the pictures are smaller")
         tab.page.click("#cards a[data-unit='5']")
@@ -131,7 +130,7 @@ def test_a_bucket_gives_the_page_by_its_public_url_and_the_single_file_by_a_pres
     for key in audit.store.list(""):
         if key.startswith(("report/", "atlas/pool5/unit-0")):
             bucket.write(key, audit.store.read(key))
-    for url in (f"{s3_endpoint}/{s3_bucket}/now/{keys.REPORT}", bucket.link(SINGLE, 600)):
+    for url in (f"{s3_endpoint}/{s3_bucket}/now/{keys.REPORT}", bucket.link(keys.SINGLE_PAGE, 600)):
         with opened(browser, url) as tab:
             grid = seen(tab.page.locator("#cards a[data-unit='5'] .nine").first)
             assert is_near(grid, (0.2, 0.2), colour_of(5, 0, "reconstructions"), by=30)
