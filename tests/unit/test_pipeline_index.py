@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.shards import SMALL, record_of, run
+from tests.unit.shards import SMALL, WrappedStore, record_of, run
 from tests.unit.standin import StandInEngine, Weights, make_job, noise_images
 from worker.contract import keys, records
 from worker.contract.errors import JobError, MessageError
-from worker.contract.jobs import Request
+from worker.contract.jobs import Request, Retry
 from worker.contract.stages import STAGES
 from worker.pipeline import compact
 from worker.storage import Store, open_store
@@ -65,6 +65,25 @@ def test_the_index_joins_all_shards_in_order(store: Store, tmp_path: Path) -> No
     before = store.read(keys.INDEX)
     compact(store, job)
     assert store.read(keys.INDEX) == before
+
+
+def test_who_stood_still_before_the_index_does_not_undo_a_later_attempt(store: Store, tmp_path: Path) -> None:
+    (image,) = noise_images(tmp_path, [(40, 40)])
+    job = make_job(store, [tmp_path / "late.png"], Request(specs=("pool1:max",), preprocessing=SMALL))
+    run(store, job)
+    stalls = iter([True])
+
+    def meanwhile(key: str) -> None:
+        if key == keys.INDEX and next(stalls, False):
+            image.rename(tmp_path / "late.png")
+            store.write(keys.retry_key(1), Retry(attempt=1, shards=(0,)).to_json())
+            run(store, job, attempt=1)
+            assert compact(store, job).n_failed == 0
+
+    excerpt = compact(WrappedStore(store, meanwhile), job)
+    assert next(stalls, None) is None
+    assert excerpt.n_failed == json.loads(store.read(keys.SUMMARY))["n_failed"] == 0
+    assert records.from_parquet(store.read(keys.INDEX), keys.INDEX)["status"].to_pylist() == ["ok"]
 
 
 def test_shards_of_different_weights_are_not_joined(store: Store, tmp_path: Path) -> None:

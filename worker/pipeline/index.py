@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,20 @@ def compact(store: Store, job: Job) -> Excerpt:
     Its metadata has the weights, the seconds by stage summed over all records, and the most that any of
     them took of each resource. `failures.jsonl` names the images that are not `ok`, and `summary.json`
     counts all. Raises JobError if a shard is missing, or if shards were computed with different weights.
+
+    A worker that stood still in the middle may have written what an attempt at failed images has outdated
+    meanwhile: then it does it again.
     """
+    attempts = retried_shards(store)
+    excerpt = _compact(store, job, attempts)
+    while attempts != (now := retried_shards(store)) and not still_to_do(store, job).shards:
+        attempts = now
+        excerpt = _compact(store, job, attempts)
+    return excerpt
+
+
+def _compact(store: Store, job: Job, attempts: Mapping[int, Sequence[int]]) -> Excerpt:
+    """Write the index of the records that stand. `attempts`: of each shard, those that have a record."""
     todo = still_to_do(store, job)
     if todo.shards:
         raise JobError(
@@ -53,7 +66,6 @@ def compact(store: Store, job: Job) -> Excerpt:
         )
     work, good, bad = Work(job.id, store.place), _FirstImages(), _FirstImages()
     n_images = n_failed = 0
-    attempts = retried_shards(store)
     with _temporary(".parquet") as index, _temporary(".jsonl") as failures:
         with (
             pq.ParquetWriter(index, records.SCHEMA, compression="zstd") as writer,
