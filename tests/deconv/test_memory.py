@@ -40,7 +40,7 @@ def _peak_bytes(side: int, spec: str, n_results: int) -> int:
 
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-slow = pytest.mark.skipif(not os.environ.get("CI"), reason="takes minutes on a CPU: runs with CI=true")
+at_length = pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="takes minutes: make chaos")
 
 
 @linux_only
@@ -56,14 +56,14 @@ def test_a_whole_map_of_a_1024_px_image_stays_under_half_a_gib() -> None:
 
 
 @linux_only
-@slow
+@at_length
 @pytest.mark.timeout(600)
 def test_512_units_of_a_224_px_image_at_pool5_stay_under_1_gib() -> None:
     assert _peak_bytes(224, "pool5:top:512", 512) < 1 * GIB
 
 
 @linux_only
-@slow
+@at_length
 @pytest.mark.timeout(900)
 def test_a_whole_map_of_a_4096_px_image_stays_under_3_gib() -> None:
     assert _peak_bytes(4096, "pool5:all", 1) < 3 * GIB
