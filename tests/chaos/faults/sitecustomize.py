@@ -45,17 +45,23 @@ def spoil_decoding(module: Any) -> None:
 
 
 def count_and_slow_down(module: Any) -> None:
-    up_and_down = module.Projector._up_and_down
+    module.Projector._up_and_down = _counted_and_slow(module.Projector._up_and_down)
 
+
+def count_and_slow_down_scan(module: Any) -> None:
+    module.Profiler.__call__ = _counted_and_slow(module.Profiler.__call__)
+
+
+def _counted_and_slow(step: Callable[[object, Sequence[Any]], object]) -> Callable[..., object]:
     def slowly(self: object, images: Sequence[Any]) -> object:
         time.sleep(float((FOLDER / SECONDS_AN_IMAGE).read_text()) * len(images))
-        reconstructions = up_and_down(self, images)
+        result = step(self, images)
         lines = "".join(f"{os.getpid()} {image.entry.key}\n" for image in images)
         with (FOLDER / PROJECTED).open("a") as file:
             file.write(lines)
-        return reconstructions
+        return result
 
-    module.Projector._up_and_down = slowly
+    return slowly
 
 
 def die_before_record(module: Any) -> None:
@@ -82,6 +88,7 @@ PATCHES: Final[dict[str, Callable[[ModuleType], None]]] = {
     "worker.deconv": certify_quickly,
     "worker.pipeline.compute": count_and_slow_down,
     "worker.pipeline.loading": spoil_decoding,
+    "worker.pipeline.scan": count_and_slow_down_scan,
 }
 
 
