@@ -24,7 +24,7 @@ test: setup ## Run all tests, two at a time: many of them wait most of the time
 	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: setup ## Kill, stop and cut off workers, Redis and S3, and fuzz, at length (an hour)
-	CHAOS=full $(BIN)/pytest tests/chaos tests/fuzz tests/deconv/test_memory.py
+	CHAOS=full $(BIN)/pytest -m "chaos or at_length"
 
 lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
 	$(BIN)/ruff check .

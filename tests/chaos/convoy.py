@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pytest
 import redis
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -42,7 +41,6 @@ TIME_LIMIT_S = 60
 
 Row = dict[str, Any]
 
-at_length = pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="takes long: make chaos")
 """Not in `make test`, where the tests without this mark are the short form."""
 
 

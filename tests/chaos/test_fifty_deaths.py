@@ -9,7 +9,8 @@ from collections import Counter
 import pytest
 
 from tests.chaos.conftest import Length, finish
-from tests.chaos.convoy import Convoy, Outcome, at_length
+from tests.chaos.convoy import Convoy, Outcome
+from tests.length import at_length
 from worker.contract import queue
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(1200)]

@@ -7,9 +7,10 @@ from celery import Celery
 
 from producer.jobs import JobHandle
 from tests.chaos.conftest import finish
-from tests.chaos.convoy import N_IMAGES, Convoy, Outcome, at_length
+from tests.chaos.convoy import N_IMAGES, Convoy, Outcome
 from tests.chaos.faults import sitecustomize as faults
 from tests.cluster import wait_until
+from tests.length import at_length
 from worker.contract import queue
 from worker.contract.jobs import FORMAT_VERSION, ShardMessage
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.conftest import Length, finish
-from tests.chaos.convoy import N_IMAGES, SHARD_SIZE, Convoy, Outcome, at_length
+from tests.chaos.convoy import N_IMAGES, SHARD_SIZE, Convoy, Outcome
 from tests.cluster import wait_until
+from tests.length import at_length
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -7,8 +7,9 @@ import signal
 import pytest
 
 from tests.chaos.conftest import finish
-from tests.chaos.convoy import N_IMAGES, Convoy, Outcome, at_length
+from tests.chaos.convoy import N_IMAGES, Convoy, Outcome
 from tests.chaos.faults import sitecustomize as faults
+from tests.length import at_length
 from worker.contract import queue
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]

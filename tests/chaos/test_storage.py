@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.conftest import S3_ATTEMPTS, Length, finish
-from tests.chaos.convoy import Convoy, Outcome, at_length
+from tests.chaos.convoy import Convoy, Outcome
 from tests.cluster import wait_until
 from tests.fault_proxy import Fault, Rule
+from tests.length import at_length
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
+
+from tests.length import at_length
 
 GIB = 2**30
 
@@ -40,7 +41,6 @@ def _peak_bytes(side: int, spec: str, n_results: int) -> int:
 
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-at_length = pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="takes minutes: make chaos")
 
 
 @linux_only

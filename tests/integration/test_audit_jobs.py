@@ -16,6 +16,7 @@ from PIL import Image
 from producer.audits import audit
 from producer.jobs import JobHandle, closing, open_job
 from tests.cluster import Deconvoy, wait_until
+from tests.length import at_length
 from worker import transport
 from worker.contract import keys, publishing, queue
 from worker.contract.settings import Settings
@@ -57,6 +58,7 @@ def tables_of(place: Path) -> dict[str, bytes]:
     return {key: (place / key).read_bytes() for key in TABLES}
 
 
+@at_length
 @pytest.mark.usefixtures("worker")
 def test_an_audit_is_done_in_two_passes_and_goes_on_wherever_it_was_stopped(
     deconvoy: Deconvoy, redis_url: str, client: redis.Redis, images: Path, tmp_path: Path

@@ -31,11 +31,12 @@ from producer.local import find_server
 from producer.schedules import Schedules
 from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
 from tests.docker_files import DOCKER, last_in_dockerfile, services, variables
+from tests.length import AT_LENGTH
 from worker.contract import keys
 from worker.contract.settings import Settings
 from worker.storage import open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *AT_LENGTH]
 
 SERVICES = services("compose.yaml")
 OPTIONS = ("--weights", "random:0", "--resize", "native")

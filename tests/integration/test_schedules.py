@@ -19,6 +19,7 @@ from PIL import Image
 from producer.jobs import closing, open_job
 from producer.schedules import LOCK_TIMEOUT_S, Schedules, due_text, last_due, parse_cron
 from tests.cluster import Deconvoy, end_with_children, family, wait_until
+from tests.length import at_length
 from worker.contract import keys, queue
 from worker.contract.errors import UsageError
 from worker.contract.settings import Settings
@@ -165,6 +166,7 @@ def test_a_beat_that_was_away_catches_up_once_and_no_due_time_comes_twice(timeta
     assert (timetable.out / f"nightly-{due}" / keys.JOB).read_bytes() == job
 
 
+@at_length
 def test_a_beat_that_is_killed_in_the_middle_of_a_submission_loses_no_due_time(
     timetable: Timetable, client: redis.Redis
 ) -> None:

@@ -11,8 +11,9 @@ import pytest
 from tests.bench.__main__ import main
 from tests.bench.pipeline import Growth
 from tests.bench.pipeline_floor import jpegs
+from tests.length import AT_LENGTH
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), *AT_LENGTH]
 
 
 def test_the_pipeline_is_measured_against_its_floor_and_the_engine(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.scale import Figure, Size, Throughput, figures
+from tests.length import AT_LENGTH
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, *AT_LENGTH]
 
 TINY = Size(images=2_000, shards=20, workers=2, shards_each=2, shard_s=0.3)
 
