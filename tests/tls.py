@@ -58,10 +58,13 @@ def tls_before(socket_path: Path, certificate: Path, key: Path) -> Iterator[int]
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            with suppress(OSError), socket.socket(socket.AF_UNIX) as behind:
-                with context.wrap_socket(self.request, server_side=True) as before:
-                    behind.connect(str(socket_path))
-                    _pass_on(before, behind)
+            with (
+                suppress(OSError),
+                socket.socket(socket.AF_UNIX) as behind,
+                context.wrap_socket(self.request, server_side=True) as before,
+            ):
+                behind.connect(str(socket_path))
+                _pass_on(before, behind)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True

@@ -48,6 +48,7 @@ def test_a_computing_process_that_is_killed_while_redis_is_away(
     finish(convoy, handle, undisturbed)
 
 
+@at_length
 def test_a_redis_that_is_wiped(convoy: Convoy, undisturbed: Outcome, name: str) -> None:
     before = len(convoy.projected())
     convoy.the_worker()

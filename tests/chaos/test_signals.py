@@ -43,6 +43,7 @@ def test_a_machine_that_dies(convoy: Convoy, undisturbed: Outcome, name: str) ->
     finish(convoy, handle, undisturbed)
 
 
+@at_length
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_worker_that_is_told_to_end_gives_its_shard_back_at_once(
     convoy: Convoy, undisturbed: Outcome, name: str, signum: signal.Signals
@@ -61,6 +62,7 @@ def test_a_worker_that_is_told_to_end_gives_its_shard_back_at_once(
     finish(convoy, handle, undisturbed)
 
 
+@at_length
 def test_a_process_that_dies_between_pictures_and_record(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:

@@ -15,6 +15,7 @@ import redis
 
 from producer.jobs import JobHandle, closing, submit
 from tests.cluster import Deconvoy, end_with_children, wait_until
+from tests.length import at_length
 from worker.contract import keys, queue
 from worker.contract.settings import Settings
 
@@ -93,6 +94,7 @@ def test_a_small_job_of_high_priority_does_not_wait_behind_a_large_one(jobs: Job
     assert order_of(large, small) == ["small"] * 2 + ["large"] * N_SHARDS
 
 
+@at_length
 def test_two_jobs_of_one_priority_take_turns(jobs: Jobs) -> None:
     first, second = jobs.submit("first", 4), jobs.submit("second", 4)
     jobs.start_worker()
@@ -101,6 +103,7 @@ def test_two_jobs_of_one_priority_take_turns(jobs: Jobs) -> None:
     assert order_of(first, second) == ["first", "second"] * 4
 
 
+@at_length
 def test_a_cancelled_job_stops_within_a_shard_and_goes_on_where_it_was(
     jobs: Jobs, client: redis.Redis, deconvoy: Deconvoy
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_cancelled_job_stops_within_a_shard_and_goes_on_where_it_was(
     assert not client.hlen(queue.UNACKED_KEY)
 
 
+@at_length
 def test_what_is_submitted_again_goes_on_though_it_was_cancelled(jobs: Jobs) -> None:
     jobs.submit("pictures", 3).cancel()
     handle = jobs.submit("pictures", 3)
@@ -154,6 +158,7 @@ def test_only_what_failed_is_done_again(jobs: Jobs, deconvoy: Deconvoy, tmp_path
     assert [p.stat().st_mtime_ns for p in sorted((Path(handle.place) / "shards").iterdir())] == records
 
 
+@at_length
 def test_a_redis_that_forgot_everything_gets_the_rest_of_the_job_again(
     jobs: Jobs, client: redis.Redis
 ) -> None:

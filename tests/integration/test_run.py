@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
+from tests.length import at_length
 from tests.photographs import photographs
 from worker.contract import queue
 
@@ -107,6 +108,7 @@ def test_weights_that_do_not_load_end_the_run_with_one_line(
     assert not any(deconvoy.temporary.iterdir())
 
 
+@at_length
 def test_a_run_uses_the_redis_of_the_settings(
     deconvoy: Deconvoy, photos: Path, tmp_path: Path, redis_url: str, client: redis.Redis
 ) -> None:
