@@ -23,7 +23,7 @@ demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-
 test: setup ## Run all tests, two at a time: many of them wait most of the time
 	$(BIN)/pytest -n 2 --dist loadfile
 
-chaos: setup ## Kill, stop and cut off workers, Redis and S3, and fuzz, at length (an hour)
+chaos: setup ## Kill, stop and cut off workers, Redis and S3, and all other tests that take long (half an hour)
 	CHAOS=full $(BIN)/pytest -m "chaos or at_length"
 
 lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
