@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from worker.contract.errors import SourceError
+from worker.contract.errors import SourceError, one_line
 
 COLUMN = "image"
 """The column, or key, of a manifest that holds the images."""
@@ -32,7 +32,7 @@ def read_manifest(path: Path, name: str) -> Iterator[Line]:
     try:
         yield from _READERS[_suffix(name)](path, name)
     except OSError as error:
-        raise SourceError(f"manifest {name!r} cannot be read: {error.strerror or _line(error)}") from error
+        raise SourceError(f"manifest {name!r} cannot be read: {error.strerror or one_line(error)}") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"manifest {name!r} is not UTF-8 text: {error.reason}") from error
 
@@ -94,11 +94,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Line]:
                     number += 1
                     yield number, image or ""
     except pa.ArrowException as error:
-        raise SourceError(f"manifest {name!r} is no readable Parquet file: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise SourceError(f"manifest {name!r} is no readable Parquet file: {one_line(error)}") from error
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Line]]] = {

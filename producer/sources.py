@@ -86,7 +86,8 @@ def _named_by(source: str, stdin: Iterable[str] | None) -> Iterator[Line]:
         return _named_by_uri(source)
     if "://" in source:
         return iter([(_NO_LINE, source)])
-    path = Path(source).expanduser().absolute()
+    # os.path and not pathlib: it leaves an unknown ~user alone.
+    path = Path(os.path.expanduser(source)).absolute()  # noqa: PTH111
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:

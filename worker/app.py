@@ -23,18 +23,19 @@ from celery.signals import (
 )
 from celery.utils.log import get_multiprocessing_logger
 
-from worker import logs, names, transport
+from worker import logs, names
 from worker.contract import queue
 from worker.contract.errors import MessageError, SettingsError
 from worker.contract.jobs import ShardMessage
 from worker.contract.settings import Settings, load_settings
-from worker.leases import Leases, keeping_lease
+from worker.fleet import transport
+from worker.fleet.leases import Leases, keeping_lease
 
 _PR_SET_PDEATHSIG = 1
 
 TASK_OPTIONS: dict[str, Any] = {
     # A message is acknowledged when its shard is done; a process that dies, or is ended by the time
-    # limit, gives it back. `worker.deliveries` sees to it that this comes to an end.
+    # limit, gives it back. `worker.fleet.deliveries` sees to it that this comes to an end.
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "task_acks_on_timeout": False,

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker import gpus, logs, names
+from worker import logs, names
 from worker.contract.errors import ComponentError, DeconvoyError, SettingsError
 from worker.contract.settings import Settings, load_settings
-from worker.supervisor import Command, Restarts, Supervisor
+from worker.machine import gpus
+from worker.machine.supervisor import Command, Restarts, Supervisor
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def _metrics(port: int | None, settings: Settings, supervisor: Supervisor) -> It
         return
     if importlib.util.find_spec("prometheus_client") is None:
         raise ComponentError("prometheus-client is not installed here: pip install 'deconvoy[worker]'")
-    from worker.metrics import serving
+    from worker.machine.metrics import serving
 
     with serving(port, str(settings.redis_url), supervisor.states):
         yield

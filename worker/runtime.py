@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import redis
 
 from worker import logs, names
+from worker.audit.second_pass import Send, ask_for_atlas, merge_once
 from worker.contract import keys, queue
 from worker.contract.errors import (
     BrokerError,
@@ -29,12 +30,11 @@ from worker.contract.errors import (
 )
 from worker.contract.jobs import Job, Request, ShardMessage
 from worker.contract.settings import Settings
-from worker.deliveries import MOST_LOSSES, Deliveries, History
-from worker.live import Live
-from worker.second_pass import Send, ask_for_atlas, merge_once
+from worker.fleet.deliveries import MOST_LOSSES, Deliveries, History
+from worker.fleet.live import Live
+from worker.fleet.telemetry import Telemetry
 from worker.storage import Store, open_store
 from worker.storage.standing import is_cancelled, is_complete, is_scanned, still_to_do
-from worker.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from worker.deconv import Deconvnet

@@ -17,11 +17,11 @@ from producer.audits import audit
 from producer.jobs import JobHandle, closing, open_job
 from tests.cluster import Deconvoy, wait_until
 from tests.length import at_length
-from worker import transport
+from worker.audit.second_pass import ask_for_atlas
 from worker.contract import keys, publishing, queue
 from worker.contract.settings import Settings
-from worker.live import Live
-from worker.second_pass import ask_for_atlas
+from worker.fleet import transport
+from worker.fleet.live import Live
 from worker.storage.standing import Todo, still_to_do
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from worker.contract import queue
-from worker.live import Live
+from worker.fleet.live import Live
 
 pytestmark = pytest.mark.integration
 

@@ -25,11 +25,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from producer.jobs import JobHandle, submit
 from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
-from worker import metrics
 from worker.contract import queue
 from worker.contract.settings import Settings
 from worker.contract.stages import STAGES
-from worker.supervisor import WorkerState
+from worker.machine import metrics
+from worker.machine.supervisor import WorkerState
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -198,7 +198,9 @@ def test_metrics_answer_while_redis_is_gone(operated: Running, client: redis.Red
     }
     operated.process.terminate()
     assert operated.process.wait(TIMEOUT_S) == 0
-    assert not any("exception" in line for line in operated.lines() if line["logger"] == "worker.metrics")
+    assert not any(
+        "exception" in line for line in operated.lines() if line["logger"] == "worker.machine.metrics"
+    )
 
 
 def test_one_signal_lets_a_worker_finish_its_shard(

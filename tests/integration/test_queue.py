@@ -14,8 +14,8 @@ from celery import Celery
 from producer.broker import Broker
 from worker.contract import queue
 from worker.contract.jobs import Job, Request
-from worker.deliveries import CAREFUL_FROM_LOSSES, QUARANTINE_FROM_DEATHS, Deliveries
-from worker.leases import Leases
+from worker.fleet.deliveries import CAREFUL_FROM_LOSSES, QUARANTINE_FROM_DEATHS, Deliveries
+from worker.fleet.leases import Leases
 from worker.storage.standing import Todo
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ import pytest
 import redis
 import torch
 
-from worker.telemetry import Telemetry, Totals, read_totals, totals_key
+from worker.fleet.telemetry import Telemetry, Totals, read_totals, totals_key
 
 pytestmark = pytest.mark.integration
 

@@ -30,8 +30,8 @@ from tests.unit.stepped import GatedStore, SteppedDeliveries, SteppedRuntime, St
 from worker.contract import keys, queue, records
 from worker.contract.jobs import ShardMessage
 from worker.contract.settings import Settings
-from worker.deliveries import QUARANTINE_FROM_DEATHS
-from worker.leases import Leases
+from worker.fleet.deliveries import QUARANTINE_FROM_DEATHS
+from worker.fleet.leases import Leases
 from worker.storage import Store, open_store
 
 SPECS = ("pool1:max", "pool2:all")

@@ -16,7 +16,7 @@ from tests.unit.standin import StandInEngine
 from worker.contract import keys
 from worker.contract.errors import DeconvoyError
 from worker.contract.jobs import Request, ShardMessage
-from worker.deliveries import Deliveries, History
+from worker.fleet.deliveries import Deliveries, History
 from worker.runtime import Runtime
 
 _STEP_TIMEOUT_S = 60

@@ -29,7 +29,7 @@ from tests.docker_files import (
     variables,
 )
 from worker.contract.settings import Settings, load_settings
-from worker.supervisor import _KILL_AFTER_S, Restarts
+from worker.machine.supervisor import _KILL_AFTER_S, Restarts
 
 # Without what `make up` and Python leave there.
 FILES = sorted(

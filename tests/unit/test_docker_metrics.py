@@ -13,7 +13,7 @@ import pytest
 from tests.docker_files import DOCKER, ROOT, documents, manifests, services
 from worker.contract.queue import PRIORITIES
 from worker.contract.stages import STAGES
-from worker.metrics import DEFINITIONS
+from worker.machine.metrics import DEFINITIONS
 
 LABELS = {definition.name: set(definition.labels) for definition in DEFINITIONS}
 VALUES: dict[str, set[str]] = {"priority": set(PRIORITIES), "stage": set(STAGES), "status": {"ok", "failed"}}

@@ -16,8 +16,8 @@ from producer.schedules import schedule_app
 from tests.cluster import redis_server
 from tests.docker_files import DOCKER
 from worker.contract.queue import KEY_PREFIX
-from worker.metrics import serving
-from worker.supervisor import WorkerState
+from worker.machine.metrics import serving
+from worker.machine.supervisor import WorkerState
 
 NOWHERE = "redis://127.0.0.1:1/0"
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.cluster import redis_server
 from tests.unit.job_machine import LEASE_S, N_IMAGES, JobMachine
 from tests.unit.standin import noise_images
-from worker.leases import Leases
+from worker.fleet.leases import Leases
 
 
 @pytest.fixture

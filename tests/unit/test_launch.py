@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from worker.contract.errors import DeviceError
-from worker.gpus import choose_gpus, environment_of, visible_gpus
 from worker.launch import command_of
+from worker.machine.gpus import choose_gpus, environment_of, visible_gpus
 
 TIMEOUT_S = 60.0
 
@@ -55,7 +55,7 @@ SUPERVISE = textwrap.dedent(
     """
     import os, sys
     from worker import logs
-    from worker.supervisor import Command, Restarts, Supervisor
+    from worker.machine.supervisor import Command, Restarts, Supervisor
 
     shutdown_s, early_s, restart, *command = sys.argv[1:]
     logs.configure("text", "INFO", "launcher")

@@ -30,6 +30,12 @@ DeconvoyError
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """What a foreign exception says, as a part of a line of ours: nothing in it that would break one."""
+    text = "".join(character if character.isprintable() else " " for character in str(error))
+    return " ".join(text.split()) or type(error).__name__
+
+
 class DeconvoyError(Exception):
     """Base of every error a user may see.
 

@@ -16,7 +16,7 @@ from typing import Literal, TypedDict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worker.contract.errors import MessageError
+from worker.contract.errors import MessageError, one_line
 from worker.contract.stages import slowest_stage
 
 Status = Literal["ok", "failed", "quarantined"]
@@ -192,9 +192,8 @@ def from_parquet(data: bytes, where: str) -> pa.Table:
         # Not pq.read_table: its reader threads may abort a process that ends soon after.
         table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
         raise MessageError(
-            f"record {where} is no readable Parquet file: {reason}; delete it and resume the job"
+            f"record {where} is no readable Parquet file: {one_line(error)}; delete it and resume the job"
         ) from error
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise MessageError(

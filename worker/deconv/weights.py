@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from worker.contract.architectures import DEFAULT_MODEL, layers_of
-from worker.contract.errors import WeightsError
+from worker.contract.errors import WeightsError, one_line
 from worker.deconv.batch_norm import fold_batch_norm, has_batch_norm
 
 DEFAULT_CACHE_DIR = Path("~/.cache/deconvoy")
@@ -84,7 +85,8 @@ def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None =
         return _hed(cache_dir)
     if name.startswith("random:"):
         return random_weights(name.removeprefix("random:"), model)
-    return _file(Path(name).expanduser(), model)
+    # os.path and not pathlib: it leaves an unknown ~user alone.
+    return _file(Path(os.path.expanduser(name)), model)  # noqa: PTH111
 
 
 def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:
@@ -211,9 +213,8 @@ def _safe_tensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
         raise WeightsError(
-            f"weights {str(path)!r} are no readable safetensors file: {reason}; copy it again"
+            f"weights {str(path)!r} are no readable safetensors file: {one_line(error)}; copy it again"
         ) from error
 
 

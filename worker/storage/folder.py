@@ -113,7 +113,9 @@ class FolderStore:
 
     def link(self, key: str, expires_s: int) -> str:  # noqa: ARG002
         """The file's URI, which holds for as long as the file stands."""
-        return self._path(key).as_uri()
+        path = self._path(key)
+        with self._translated("link to", key):
+            return path.as_uri()
 
     def _path(self, key: str) -> Path:
         check_key(key)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from worker.contract.errors import UsageError
 
 _SCHEME = "s3://"
-_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_BUCKET = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
 
 def is_s3(uri: str) -> bool:

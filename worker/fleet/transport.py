@@ -148,4 +148,4 @@ class Transport(redis.Transport):
 def use_door() -> None:
     """Let all connections that this process makes to a Redis from now on be such."""
     for alias in ("redis", "rediss"):
-        TRANSPORT_ALIASES[alias] = "worker.transport:Transport"
+        TRANSPORT_ALIASES[alias] = "worker.fleet.transport:Transport"

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from worker.contract import queue
 from worker.contract.errors import SettingsError
-from worker.supervisor import WorkerState
-from worker.telemetry import Totals, read_totals
+from worker.fleet.telemetry import Totals, read_totals
+from worker.machine.supervisor import WorkerState
 
 _TIMEOUT_S = 2
 """How long a scrape waits for Redis: less than the 10 s after which Prometheus gives up by default."""

@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from worker.contract import queue
-from worker.deliveries import Deliveries
+from worker.fleet.deliveries import Deliveries
 
 logger = logging.getLogger(__name__)
 
