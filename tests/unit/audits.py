@@ -60,6 +60,11 @@ def run_whole(store: Store, job: Job, engine: AuditEngine | None = None) -> None
     """Both passes, and what follows each."""
     for shard in range(job.n_shards):
         run(store, job, shard, engine)
+    conclude(store, job, engine)
+
+
+def conclude(store: Store, job: Job, engine: AuditEngine | None = None) -> None:
+    """What follows the scan: statistics, atlas, and what is made of them."""
     merge_scan(store, job)
     for shard in range(job.n_shards, job.n_shards + job.n_atlas_shards):
         run(store, job, shard, engine)

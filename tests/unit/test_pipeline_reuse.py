@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.audits import make_audit, profiles_of, run, run_whole
+from tests.unit.audits import conclude, make_audit, profiles_of, run, run_whole
 from tests.unit.shards import FIT
 from tests.unit.standin import StandInEngine, noise_images
 from worker.audit.reading import read_table
@@ -20,6 +20,7 @@ from worker.pipeline.scan import COMPUTED_METADATA
 from worker.storage import Store
 
 LAYERS = ("pool1", "conv2_1", "pool3")
+TABLES = (keys.STATISTICS, keys.UNITS, keys.IMAGES, keys.ATLAS, keys.FINDINGS)
 
 
 def _n_computed(store: Store, shard: int = 0) -> int:
@@ -72,6 +73,11 @@ def test_an_incremental_scan_computes_what_is_new_and_equals_a_full_one(
         run(full, full_job, shard)
         assert profiles_of(store, job, shard).equals(profiles_of(full, full_job, shard))
     assert [_n_computed(full, shard) for shard in range(job.n_shards)] == [5, 5, 2]
+    # and so are all tables, byte for byte
+    conclude(store, job)
+    conclude(full, full_job)
+    for table in TABLES:
+        assert store.read(table) == full.read(table), table
 
 
 def test_where_nothing_is_new_nothing_is_computed(tmp_path: Path) -> None:
