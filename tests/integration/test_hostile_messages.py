@@ -188,17 +188,21 @@ def test_a_message_that_asks_for_what_may_not_be_does_nothing(
     check_same_worker_goes_on(celery, client, job, log)
 
 
-@pytest.mark.parametrize("text", ["{", '{"format_version": 2}', '{"id": "../../x"}', "[" * 10_000, "\0"])
 def test_a_job_file_that_is_none_is_refused(
-    celery: psutil.Process, client: redis.Redis, tmp_path: Path, text: str
+    celery: psutil.Process, client: redis.Redis, tmp_path: Path
 ) -> None:
     log = tmp_path / "worker.log"
-    place = tmp_path / "jobs" / "a-job"
-    place.mkdir(parents=True)
-    (place / keys.JOB).write_text(text)
-    client.lpush(queue.list_key(0), listed(envelope(body_of(shard_message(place)))))
-    wait_until(lambda: "is not of format version 1" in log.read_text(), "it is refused")
-    assert [path.name for path in place.iterdir()] == [keys.JOB]
+    texts = ["{", '{"format_version": 2}', '{"id": "../../x"}', "[" * 10_000, "\0"]
+    for number, text in enumerate(texts):
+        place = tmp_path / "jobs" / f"a-job-{number}"
+        place.mkdir(parents=True)
+        (place / keys.JOB).write_text(text)
+        client.lpush(queue.list_key(0), listed(envelope(body_of(shard_message(place)))))
+    refusal = "is not of format version 1"
+    wait_until(lambda: log.read_text().count(refusal) >= len(texts), "all are refused")
+    assert files_below(tmp_path / "jobs").keys() == {
+        str(tmp_path / "jobs" / f"a-job-{number}" / keys.JOB) for number in range(len(texts))
+    }
     assert "Traceback" not in log.read_text()
     assert celery.is_running()
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tests.cluster import Deconvoy
-from worker.contract import keys
-from worker.storage import Store, open_store
+from producer.jobs import submit
+from tests.cluster import Deconvoy, end_with_children
+from worker.contract.jobs import Layout
+from worker.contract.settings import Settings
+from worker.storage import Store
 from worker.storage.client import s3_client
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-OPTIONS = ("--weights", "random:0", "--size", "64", "--spec", "pool2:all", "--spec", "conv3_1:top:3")
+SPECS = ("pool2:all", "conv3_1:top:3")
 # How an image is called decides about these, and the machine's pace about the last one.
 NAMES = ("image", "image_key", "key", "input_key", "message")
 
@@ -37,33 +38,6 @@ class Done:
         return [{name: value for name, value in row.items() if name not in columns} for row in self.rows]
 
 
-@pytest.fixture
-def places(
-    deconvoy: Deconvoy, s3_environment: dict[str, str], s3_bucket: str, photos: Path, tmp_path: Path
-) -> tuple[Deconvoy, str, str]:
-    """`deconvoy` with S3, and three photographs and a broken one in a folder and in a bucket."""
-    (photos / "broken.png").write_bytes(b"no picture")
-    for path in photos.iterdir():
-        s3_client().put_object(Bucket=s3_bucket, Key=f"photos/{path.name}", Body=path.read_bytes())
-    with_s3 = Deconvoy({**deconvoy.environment, **s3_environment}, deconvoy.temporary)
-    return with_s3, str(photos), f"s3://{s3_bucket}/photos"
-
-
-def done(deconvoy: Deconvoy, source: str, out: str, *options: str) -> Done:
-    ended = deconvoy("run", source, "--out", out, *OPTIONS, *options)
-    assert ended.returncode == 3, ended.stderr
-    page = ended.stdout.strip()
-    store = open_store(page.removesuffix(f"/{keys.REPORT}"))
-    table: pa.Table = pq.ParquetFile(pa.BufferReader(store.read(keys.INDEX))).read()
-    rows = table.to_pylist()
-    return Done(
-        store,
-        rows,
-        [_bytes(store, row["key"], row["offset"], row["length"]) for row in rows],
-        [_bytes(store, row["input_key"], row["input_offset"], row["input_length"]) for row in rows],
-    )
-
-
 def _bytes(store: Store, key: str | None, offset: int | None, length: int | None) -> bytes | None:
     if key is None:
         return None
@@ -72,33 +46,56 @@ def _bytes(store: Store, key: str | None, offset: int | None, length: int | None
     return store.read_range(key, offset, length)
 
 
-def test_where_images_and_job_lie_changes_no_byte(places: tuple[Deconvoy, str, str], tmp_path: Path) -> None:
-    deconvoy, folder, prefix = places
-    bucket = prefix.rpartition("/")[0]
-    local = done(deconvoy, folder, str(tmp_path / "out"))
-    mixed = done(deconvoy, folder, f"{bucket}/mixed")
-    remote = done(deconvoy, prefix, f"{bucket}/remote")
+def test_neither_place_nor_layout_changes_a_byte(
+    deconvoy: Deconvoy,
+    redis_url: str,
+    s3_environment: dict[str, str],
+    s3_bucket: str,
+    photos: Path,
+    tmp_path: Path,
+) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    for path in photos.iterdir():
+        s3_client().put_object(Bucket=s3_bucket, Key=f"photos/{path.name}", Body=path.read_bytes())
+    settings = Settings(redis_url=redis_url)
+
+    def done(source: str, out: str, layout: Layout = "files") -> Done:
+        job = submit(
+            source, out=out, settings=settings, weights="random:0", size_px=64, specs=SPECS, layout=layout
+        )
+        assert job.wait().n_failed == 1
+        rows = job.index().to_pylist()
+        return Done(
+            job.store,
+            rows,
+            [_bytes(job.store, row["key"], row["offset"], row["length"]) for row in rows],
+            [_bytes(job.store, row["input_key"], row["input_offset"], row["input_length"]) for row in rows],
+        )
+
+    worker = deconvoy.start("worker", "--gpus", "none", DECONVOY_REDIS_URL=redis_url, **s3_environment)
+    try:
+        check_places(done, str(photos), str(tmp_path / "out"), f"s3://{s3_bucket}")
+    finally:
+        end_with_children(worker)
+
+
+def check_places(done: Callable[..., Done], folder: str, out: str, bucket: str) -> None:
+    local = done(folder, out)
+    mixed = done(folder, f"{bucket}/mixed")
+    remote = done(f"{bucket}/photos", f"{bucket}/remote")
+    tar = done(folder, f"{bucket}/tar", "tar")
+    local_tar = done(folder, f"{out}/tar", "tar")
 
     assert [row["status"] for row in local.rows] == ["ok"] * 4 + ["failed"] * 2 + ["ok"] * 8
-    assert local.pictures == mixed.pictures == remote.pictures
-    assert local.inputs == mixed.inputs == remote.inputs
+    assert local.pictures == mixed.pictures == remote.pictures == tar.pictures
+    assert local.inputs == mixed.inputs == remote.inputs == tar.inputs
     # The same images into another place: all of the index. Images of other names: all but their names.
     assert local.without("seconds") == mixed.without("seconds")
     assert mixed.without(*NAMES, "seconds") == remote.without(*NAMES, "seconds")
     assert [*local.store.list("recon/")] == [*mixed.store.list("recon/")]
 
-
-def test_tar_and_files_hold_the_same_bytes(places: tuple[Deconvoy, str, str], tmp_path: Path) -> None:
-    deconvoy, folder, prefix = places
-    bucket = prefix.rpartition("/")[0]
-    files = done(deconvoy, folder, str(tmp_path / "files"))
-    tar = done(deconvoy, folder, f"{bucket}/tar", "--layout", "tar")
-    local_tar = done(deconvoy, folder, str(tmp_path / "tar"), "--layout", "tar")
-
     where = ("key", "offset", "length", "input_key", "input_offset", "input_length")
-    assert files.pictures == tar.pictures
-    assert files.inputs == tar.inputs
-    assert files.without(*where, "seconds") == tar.without(*where, "seconds")
+    assert local.without(*where, "seconds") == tar.without(*where, "seconds")
     assert tar.without("seconds") == local_tar.without("seconds")
     members = {}
     for key in tar.store.list("recon/"):
@@ -107,5 +104,5 @@ def test_tar_and_files_hold_the_same_bytes(places: tuple[Deconvoy, str, str], tm
                 file = archive.extractfile(member)
                 assert file is not None
                 members[member.name] = file.read()
-    stored = [*files.store.list("recon/"), *files.store.list("inputs/")]
-    assert members == {key: files.store.read(key) for key in stored}
+    stored = [*local.store.list("recon/"), *local.store.list("inputs/")]
+    assert members == {key: local.store.read(key) for key in stored}

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
-from tests.length import at_length
+from tests.length import AT_LENGTH, at_length
 from tests.photographs import photographs
 from worker.contract import queue
 
@@ -151,7 +151,15 @@ ENDINGS: dict[str, tuple[Callable[[subprocess.Popen[str]], None], int]] = {
 }
 
 
-@pytest.mark.parametrize("how", ENDINGS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SIGINT to its group",
+        "SIGTERM",
+        "SIGKILL",
+        *(pytest.param(how, marks=AT_LENGTH) for how in ("SIGINT to it alone", "SIGHUP")),
+    ],
+)
 def test_a_run_that_is_ended_amid_its_work_leaves_no_process(
     deconvoy: Deconvoy, long_job: tuple[str, ...], how: str
 ) -> None:
@@ -170,12 +178,12 @@ def test_a_run_that_is_ended_amid_its_work_leaves_no_process(
 
 @pytest.fixture
 def long_job(tmp_path: Path) -> tuple[str, ...]:
-    """A run that takes minutes, cut into single images. Its last argument is its --out."""
+    """A run of many shards, of one image each. Its last argument is its --out."""
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(60):
         shutil.copy(photographs()[0], folder / f"{number:02}.png")
-    options = ("--weights", "random:0", "--shard-size", "1", "--batch-size", "1")
+    options = (*SMALL, *TWO_SPECS, "--shard-size", "1", "--batch-size", "1")
     return ("run", str(folder), *options, "--out", str(tmp_path / "out"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fault_proxy import Fault, FaultProxy, Rule
+from tests.length import AT_LENGTH
 from tests.unit.shards import objects_of, rows_of, run
 from tests.unit.standin import make_job, noise_images
 from worker.contract import keys
@@ -28,7 +29,7 @@ TIMEOUT_S = 1
 SPECS = ("pool1:max", "pool2:all")
 RECORD = keys.shard_key(0)
 
-EACH_LAYOUT = pytest.mark.parametrize("layout", ["files", "tar"])
+EACH_LAYOUT = pytest.mark.parametrize("layout", ["files", pytest.param("tar", marks=AT_LENGTH)])
 
 
 @pytest.fixture
@@ -112,10 +113,8 @@ def lasting(rows: list[dict[str, Any]], but: Sequence[str] = ()) -> list[dict[st
         ("cut_answer", "files"),
         ("lost_answer", "files"),
         ("slow", "files"),
-        ("503", "tar"),
-        ("hang", "tar"),
         ("cut_request", "tar"),
-        ("lost_answer", "tar"),
+        *(pytest.param(fault, "tar", marks=AT_LENGTH) for fault in ("503", "hang", "lost_answer")),
     ],
 )
 def test_what_fails_once_leaves_no_trace(
@@ -183,13 +182,13 @@ def test_an_image_that_cannot_be_read_is_failed_after_all_attempts_and_the_other
     ("fault", "where", "layout"),
     [
         ("500", "recon/", "files"),
-        ("503", "inputs/", "files"),
         ("hang", "recon/", "files"),
-        ("cut_request", "recon/", "files"),
         ("reset", RECORD, "files"),
-        ("hang", RECORD, "files"),
-        ("reset", "recon/", "tar"),
         ("503", RECORD, "tar"),
+        pytest.param("503", "inputs/", "files", marks=AT_LENGTH),
+        pytest.param("cut_request", "recon/", "files", marks=AT_LENGTH),
+        pytest.param("hang", RECORD, "files", marks=AT_LENGTH),
+        pytest.param("reset", "recon/", "tar", marks=AT_LENGTH),
     ],
 )
 def test_a_write_that_fails_for_good_ends_the_shard_and_the_next_run_leaves_no_trace_of_it(

@@ -17,12 +17,13 @@ from producer import open_job
 from producer.jobs import JobHandle
 from tests.cluster import Deconvoy, wait_until
 from tests.fault_proxy import FaultProxy
+from tests.length import AT_LENGTH
 from tests.s3_server import environment_for
 from tests.unit.standin import noise_images
 from worker.contract.settings import Settings
 from worker.storage import open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), *AT_LENGTH]
 
 SILENCE_S = 30
 TIMEOUT_S = 5

@@ -7,6 +7,7 @@ hold on one machine are measured again where the work is done.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from worker.contract.architectures import layers_by_name
 from worker.contract.specs import parse_spec
-from worker.deconv.forward import Forward, forward
+from worker.deconv.forward import forward
 from worker.deconv.network import Deconvnet
 from worker.deconv.projection import project_maps
 from worker.deconv.selection import Seed, peaks_of, select
@@ -74,11 +75,12 @@ def _certify(net: Deconvnet, x_NCHW: Tensor) -> Certificate:
 
     specs = [parse_spec(f"{pool}:max", net.trunk.model) for pool in _POOLS]
     seeds = [seed for spec in specs for seed in select(spec, peaks_of(up.maps[spec.layer.index]))]
+    dense = project_maps(net.trunk, _kept(seeds, maps), up, net.budget.band_elements)
     apart = [
-        _largest(pixels_CHW - dense[:, box.top : box.bottom, box.left : box.right], dense)
+        _largest(pixels_CHW - whole_CHW[:, box.top : box.bottom, box.left : box.right], whole_CHW)
         for patch in project_windows(net.trunk, seeds, up, net.budget.window_elements)
         for index, box, pixels_CHW in zip(patch.seeds, patch.boxes, patch.signal_NCHW, strict=True)
-        for dense in [_densely(net, seeds[index], up)]
+        for whole_CHW in [dense[seeds[index].spec.layer.index][seeds[index].image]]
     ]
     alone = forward(net.trunk, x_NCHW[:1], layers, net.budget.band_elements)
     again = [
@@ -101,12 +103,12 @@ def _certify(net: Deconvnet, x_NCHW: Tensor) -> Certificate:
     )
 
 
-def _densely(net: Deconvnet, seed: Seed, up: Forward) -> Tensor:
-    """A single activation's reconstruction, computed on the whole image."""
-    index = seed.spec.layer.index
-    kept_NCHW = torch.zeros_like(up.maps[index])
-    kept_NCHW[seed.image, seed.unit, seed.y, seed.x] = seed.activation
-    return project_maps(net.trunk, {index: kept_NCHW}, up, net.budget.band_elements)[index][seed.image]
+def _kept(seeds: Sequence[Seed], maps: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """The maps with nothing left but the seeds, of which each image and layer has one."""
+    kept = {index: torch.zeros_like(map_NCHW) for index, map_NCHW in maps.items()}
+    for seed in seeds:
+        kept[seed.spec.layer.index][seed.image, seed.unit, seed.y, seed.x] = seed.activation
+    return kept
 
 
 def _largest(difference: Tensor, reference: Tensor) -> float:
