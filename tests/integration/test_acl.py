@@ -21,6 +21,7 @@ from kombu.messaging import Consumer
 from producer.broker import Broker
 from producer.jobs import submit
 from tests.cluster import Deconvoy, end_with_children, start_redis, wait_until
+from tests.length import at_length
 from tests.tls import HOST, tls_before, write_certificate
 from worker.app import create_app
 from worker.contract import queue
@@ -216,6 +217,7 @@ def test_nobody_gets_in_without_the_password_and_no_password_is_told(guarded: Gu
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
 
 
+@at_length
 def test_a_job_over_tls(
     guarded: Guarded,
     start: Callable[..., Path],

@@ -17,6 +17,7 @@ import redis
 
 from producer.jobs import JobHandle, submit
 from tests.cluster import end_with_children, family, wait_until
+from tests.length import at_length
 from tests.messages import (
     body_of,
     envelope,
@@ -207,6 +208,7 @@ def test_a_job_file_that_is_none_is_refused(
     assert celery.is_running()
 
 
+@at_length
 def test_garbage_where_deaths_and_holders_are_kept_costs_no_worker_its_life(
     celery: psutil.Process, client: redis.Redis, job: JobHandle, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import redis
 
 from producer.jobs import JobHandle, open_job, submit
 from tests.cluster import wait_until
+from tests.length import at_length
 from tests.messages import body_of, envelope, listed, shard_message
 from worker.contract import keys, queue, records
 from worker.contract.errors import MessageError
@@ -47,6 +48,7 @@ def contents(handle: JobHandle) -> dict[str, bytes]:
     return {key: handle.store.read(key) for key in handle.store.list("")}
 
 
+@at_length
 def test_a_job_that_an_older_minor_version_began_is_finished(
     job: JobHandle, worker: subprocess.Popen[str]
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_job_file_of_another_format_is_refused_by_the_worker_and_is_done_by_on
     assert job.wait().n_failed == 0
 
 
+@at_length
 def test_a_message_of_another_format_is_refused_and_the_shard_is_not_lost(
     job: JobHandle, worker: subprocess.Popen[str], client: redis.Redis, tmp_path: Path
 ) -> None:
