@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import redis
 
 from worker.contract import publishing, queue
-from worker.contract.errors import BrokerError
+from worker.contract.errors import BrokerError, one_line
 from worker.contract.jobs import Job, ShardMessage
 from worker.contract.stages import slowest_stage
 from worker.storage.standing import Todo
@@ -130,7 +130,7 @@ class Broker:
             yield
         except foreign as error:
             raise BrokerError(
-                f"Redis at {_without_password(self._url)} does not do its part: {_one_line(error)}; "
+                f"Redis at {_without_password(self._url)} does not do its part: {one_line(error)}; "
                 "start it, or correct DECONVOY_REDIS_URL"
             ) from error
 
@@ -138,7 +138,3 @@ class Broker:
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     return scheme + separator + rest.rpartition("@")[2]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

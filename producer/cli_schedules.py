@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -155,7 +154,9 @@ def _definition(name: str, cron: str, keep: int | None, command: Sequence[str]) 
 
 
 def _absolute(source: str) -> str:
-    return source if "://" in source else str(Path(source).expanduser().absolute())
+    from worker.contract.paths import expanded
+
+    return source if "://" in source else str(expanded(source).absolute())
 
 
 def _as_json(listed: Listed) -> dict[str, object]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict
 
 from pydantic import ValidationError
@@ -26,6 +25,7 @@ from worker.contract.jobs import (
     Resize,
     WeightsRef,
 )
+from worker.contract.paths import expanded
 from worker.contract.queue import PRIORITIES, Priority
 from worker.contract.specs import DEFAULT_SPECS, LayerSpec, parse_specs
 from worker.contract.weights_names import NAMED_WEIGHTS, RANDOM_PREFIX, WEIGHTS_SUFFIXES
@@ -118,7 +118,7 @@ def resolve_weights(weights: str) -> WeightsRef:
         if not (seed.isascii() and seed.isdigit() and len(seed) < 10):
             raise WeightsError(f"weights {weights!r}: SEED of random:SEED is a whole number from 0")
         return WeightsRef(name=weights)
-    path = Path(weights).expanduser().absolute()
+    path = expanded(weights).absolute()
     names = ", ".join(NAMED_WEIGHTS)
     if path.suffix.lower() not in WEIGHTS_SUFFIXES:
         raise WeightsError(

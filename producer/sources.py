@@ -20,6 +20,7 @@ from producer.manifests import Line, is_manifest, read_manifest
 from producer.spool import cannot_keep
 from worker.contract import keys
 from worker.contract.errors import ImageNotAllowed, ObjectNotFound, SourceError
+from worker.contract.paths import expanded
 from worker.contract.roots import check_image
 from worker.storage.objects import is_s3, list_objects, read_object, split_uri
 
@@ -86,8 +87,7 @@ def _named_by(source: str, stdin: Iterable[str] | None) -> Iterator[Line]:
         return _named_by_uri(source)
     if "://" in source:
         return iter([(_NO_LINE, source)])
-    # os.path and not pathlib: it leaves an unknown ~user alone.
-    path = Path(os.path.expanduser(source)).absolute()  # noqa: PTH111
+    path = expanded(source).absolute()
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 from producer.planning import Plan, shard_size_for
 from producer.sources import STDIN, find_images
@@ -15,6 +14,7 @@ from worker.contract import jobs as contract
 from worker.contract import keys
 from worker.contract.errors import JobError, ObjectNotFound, SourceError
 from worker.contract.jobs import Job
+from worker.contract.paths import expanded
 from worker.storage import Store, open_store
 
 
@@ -84,4 +84,4 @@ def _write_job(store: Store, spool: Spool, plan: Plan, job_id: str, fingerprint:
 def name_from(sources: Sequence[str]) -> str:
     """What a job is called that was given no name: as its first source."""
     first = sources[0]
-    return "stdin" if first == STDIN else Path(first).expanduser().absolute().stem
+    return "stdin" if first == STDIN else expanded(first).absolute().stem

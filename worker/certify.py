@@ -24,7 +24,7 @@ def main(weights: str, model: str, precision: Precision) -> int:
             model=model,
             device=settings.device,
             precision=precision,
-            cache_dir=settings.cache_dir.expanduser(),
+            cache_dir=settings.cache_dir,
         )
         certificate = certify(net)
     except DeconvoyError as error:

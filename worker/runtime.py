@@ -217,7 +217,7 @@ class Runtime:
                 model=request.model,
                 device=self._settings.device,
                 precision=request.precision,
-                cache_dir=self._settings.cache_dir.expanduser(),
+                cache_dir=self._settings.cache_dir,
             )
             self._engine_key = wanted
         loaded = self._engine.weights.sha256

@@ -88,6 +88,12 @@ def test_the_version_is_that_of_the_package() -> None:
         (["run", "/no/photo.png", "--out", "{out}"], 2, "deconvoy: source '/no/photo.png' does not exist"),
         (["run", "http://host/a.png", "--out", "{out}"], 2, "deconvoy: source 'http://host/a.png': "),
         (["run", "{photo}", "--out", "{out}", "--weights", "vgg"], 1, "deconvoy: weights 'vgg' are unknown"),
+        (
+            ["run", "~nobody-here/a.png", "--out", "{out}"],
+            2,
+            "deconvoy: source '~nobody-here/a.png' does not",
+        ),
+        (["run", "{photo}", "--out", "{out}", "--weights", "~nobody-here/a.pth"], 1, "deconvoy: weights"),
         (["submit", "{photo}", "--out", "{out}"], 2, "deconvoy: DECONVOY_REDIS_URL is not set"),
         (["worker"], 2, "deconvoy: DECONVOY_REDIS_URL is not set"),
         (["status", "{out}"], 1, "deconvoy: there is no job"),

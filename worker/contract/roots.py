@@ -14,8 +14,11 @@ from worker.contract import keys
 from worker.contract.errors import ImageNotAllowed, JobError
 
 _S3 = "s3://"
-_S3_OBJECT = re.compile(r"s3://[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}/.+", re.DOTALL)
-_S3_ROOT = re.compile(r"s3://[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}(/.*)?", re.DOTALL)
+BUCKET = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}"
+"""What a bucket may be called, as a regular expression; `.` and `..` would be folders."""
+
+_S3_OBJECT = re.compile(rf"s3://{BUCKET}/.+", re.DOTALL)
+_S3_ROOT = re.compile(rf"s3://{BUCKET}(/.*)?", re.DOTALL)
 
 
 def parse_roots(roots: str | Sequence[str]) -> tuple[str, ...]:

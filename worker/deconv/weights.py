@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from worker.contract.architectures import DEFAULT_MODEL, layers_of
 from worker.contract.errors import WeightsError, one_line
+from worker.contract.paths import expanded
 from worker.deconv.batch_norm import fold_batch_norm, has_batch_norm
 
 DEFAULT_CACHE_DIR = Path("~/.cache/deconvoy")
@@ -76,7 +76,7 @@ class Weights:
 
 def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None = None) -> Weights:
     """Read weights by name or path. Raises WeightsError."""
-    cache_dir = (cache_dir or DEFAULT_CACHE_DIR).expanduser()
+    cache_dir = expanded(cache_dir or DEFAULT_CACHE_DIR)
     if name == "imagenet":
         return _imagenet(model)
     if name == "hed":
@@ -85,8 +85,7 @@ def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None =
         return _hed(cache_dir)
     if name.startswith("random:"):
         return random_weights(name.removeprefix("random:"), model)
-    # os.path and not pathlib: it leaves an unknown ~user alone.
-    return _file(Path(os.path.expanduser(name)), model)  # noqa: PTH111
+    return _file(expanded(name), model)
 
 
 def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:

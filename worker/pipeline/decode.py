@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from worker.contract.errors import ImageError, ImageTooLarge, ImageUnreadable
+from worker.contract.errors import ImageError, ImageTooLarge, ImageUnreadable, one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -88,8 +88,7 @@ def decode_image(data: bytes, max_pixels: int) -> Photograph:
         raise _too_large(max_pixels) from error
     except Exception as error:
         # Bytes that are broken in the right way raise nearly anything out of Pillow's decoders.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageUnreadable(f"the image is cut short or broken: {reason}") from error
+        raise ImageUnreadable(f"the image is cut short or broken: {one_line(error)}") from error
 
 
 def _silence_pillow() -> None:

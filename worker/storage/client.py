@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from worker.contract.errors import SettingsError, StorageDenied
+from worker.contract.paths import expanded
 from worker.contract.settings import Settings, load_settings
 from worker.storage.retries import Retries
 
@@ -80,7 +81,7 @@ def _authorities(settings: Settings) -> str | None:
     """The bundle that is set; None leaves the choice to botocore (AWS_CA_BUNDLE, then its own)."""
     if settings.s3_ca_bundle is None:
         return None
-    bundle = settings.s3_ca_bundle.expanduser()
+    bundle = expanded(settings.s3_ca_bundle)
     if not bundle.is_file():
         raise SettingsError(f"DECONVOY_S3_CA_BUNDLE={str(bundle)!r} is no file: name a PEM file or unset it")
     return str(bundle)

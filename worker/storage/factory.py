@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from worker.contract.errors import UsageError
+from worker.contract.paths import expanded
 from worker.storage.base import Store, is_key
 from worker.storage.folder import FolderStore
 from worker.storage.objects import is_s3, split_uri
@@ -31,8 +32,8 @@ def open_store(place: str | os.PathLike[str]) -> Store:
         return _open_bucket(text)
     if "://" in text:
         raise UsageError(f"{text!r} is no kind of place; use a folder or s3://bucket/prefix")
-    # os.path and not pathlib: it leaves an unknown ~user alone, and takes ".." away without following links.
-    return FolderStore(Path(os.path.abspath(os.path.expanduser(text))))  # noqa: PTH100, PTH111
+    # os.path and not pathlib: it takes ".." away without following links.
+    return FolderStore(Path(os.path.abspath(expanded(text))))  # noqa: PTH100
 
 
 def _open_bucket(uri: str) -> Store:

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator
 
 from worker.contract.errors import UsageError
+from worker.contract.roots import BUCKET
 
 _SCHEME = "s3://"
-_BUCKET = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
+_BUCKET = re.compile(BUCKET)
 
 
 def is_s3(uri: str) -> bool:
