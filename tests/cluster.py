@@ -63,6 +63,23 @@ class Deconvoy:
             start_new_session=True,
         )
 
+    @contextmanager
+    def logging(self, log: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """One that runs for long and says much; what it says is appended to `log`. It is ended at the end."""
+        with log.open("a") as file:
+            # Not a pipe, which nobody would empty.
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "producer.cli", *arguments],
+                env={**self.environment, "DECONVOY_SHUTDOWN_S": "0", **environment},
+                stdout=file,
+                stderr=file,
+                text=True,
+            )
+        try:
+            yield process
+        finally:
+            end_with_children(process)
+
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
         process = self.start(*arguments, **environment)

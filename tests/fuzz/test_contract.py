@@ -33,6 +33,9 @@ from worker.contract.settings import Settings, load_settings
 from worker.contract.specs import parse_spec, parse_specs
 from worker.fleet.transport import check_message
 
+# In short with `make test`, at length with `make chaos`.
+pytestmark = pytest.mark.chaos
+
 GOOD_MESSAGE = envelope(body_of(shard_message("/jobs/a-job")))
 GOOD_MANIFEST = manifest_bytes([ManifestEntry(image="/photos/ä b.jpg", key="a-b-0123456789ab")])
 GOOD_PLAN = plan_bytes([Winners(image="/a.jpg", key="a", sha256="0" * 64, winners=((1, 0, 0.5),))])

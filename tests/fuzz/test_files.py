@@ -35,6 +35,9 @@ from worker.storage import open_store
 from worker.storage.folder import FolderStore
 from worker.storage.standing import retried_shards, still_to_do
 
+# In short with `make test`, at length with `make chaos`.
+pytestmark = pytest.mark.chaos
+
 SMALL = "vgg11"
 
 
@@ -147,20 +150,21 @@ TORCH_FILES = [
 ]
 
 
+def load_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    only_ours(load_weights, str(path), SMALL)
+
+
 @fuzzing
 @given(damaged(*TORCH_FILES))
 def test_weights_as_torch_saves_them(folder: Path, data: bytes) -> None:
-    path = folder / "weights.pth"
-    path.write_bytes(data)
-    only_ours(load_weights, str(path), SMALL)
+    load_bytes(folder / "weights.pth", data)
 
 
 @fuzzing
 @given(damaged(pickled(Path("/nowhere")), pickle.dumps(KERNELS), pickle.dumps({"a": os.system}, protocol=0)))
 def test_pickles_as_weights(folder: Path, data: bytes) -> None:
-    path = folder / "weights.pt"
-    path.write_bytes(data)
-    only_ours(load_weights, str(path), SMALL)
+    load_bytes(folder / "weights.pt", data)
 
 
 HEAD = b'{"a":{"dtype":"F32","shape":[99999999999,99999999999],"data_offsets":[0,4]}}'
@@ -174,9 +178,7 @@ SAFE_FILES = [
 @fuzzing
 @given(damaged(*SAFE_FILES))
 def test_weights_as_safetensors(folder: Path, data: bytes) -> None:
-    path = folder / "weights.safetensors"
-    path.write_bytes(data)
-    only_ours(load_weights, str(path), SMALL)
+    load_bytes(folder / "weights.safetensors", data)
 
 
 def h5_file() -> bytes:

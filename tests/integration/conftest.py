@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.cluster import Deconvoy, end_with_children, redis_server
+from producer.jobs import JobHandle, submit
+from tests.cluster import Deconvoy, redis_server
 from tests.photographs import photographs
+from worker.contract.settings import Settings
 
 
 @pytest.fixture
@@ -49,17 +50,9 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def worker(deconvoy: Deconvoy, redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`deconvoy worker` on the CPU; its log is at tmp_path/worker.log."""
-    environment = {**deconvoy.environment, "DECONVOY_REDIS_URL": redis_url, "DECONVOY_SHUTDOWN_S": "0"}
-    with (tmp_path / "worker.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "producer.cli", "worker", "--gpus", "none"],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            text=True,
-        )
-    yield process
-    end_with_children(process)
+    command = ("worker", "--gpus", "none")
+    with deconvoy.logging(tmp_path / "worker.log", *command, DECONVOY_REDIS_URL=redis_url) as process:
+        yield process
 
 
 @pytest.fixture
@@ -70,3 +63,21 @@ def photos(tmp_path: Path) -> Path:
     for photograph in photographs()[:3]:
         shutil.copy(photograph, folder)
     return folder
+
+
+@pytest.fixture
+def submit_small(redis_url: str, photos: Path, tmp_path: Path) -> Callable[[int], JobHandle]:
+    """Submits a job of the photographs that is done in no time, in shards of so many images."""
+
+    def submit_(shard_size: int) -> JobHandle:
+        return submit(
+            str(photos),
+            out=str(tmp_path / "jobs"),
+            settings=Settings(redis_url=redis_url),
+            weights="random:0",
+            specs=("pool1:max",),
+            size_px=32,
+            shard_size=shard_size,
+        )
+
+    return submit_

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,8 +17,9 @@ from kombu.messaging import Consumer
 
 from producer.broker import Broker
 from producer.jobs import submit
-from tests.cluster import Deconvoy, end_with_children, start_redis, wait_until
+from tests.cluster import Deconvoy, start_redis, wait_until
 from tests.length import at_length
+from tests.secrecy import PASSWORD, check_no_secret
 from tests.tls import HOST, tls_before, write_certificate
 from worker.app import create_app
 from worker.contract import queue
@@ -33,7 +31,6 @@ from worker.fleet.leases import Leases
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 USERS = Path(__file__).parents[2] / "docker/redis/users.acl.example"
-PASSWORD = "a:pass/wörd@with?all#of%it"  # noqa: S105 (of a server that ends with the test)
 ADMIN = "admin"
 
 
@@ -75,19 +72,15 @@ def start(deconvoy: Deconvoy, tmp_path: Path) -> Iterator[Callable[..., Path]]:
     with ExitStack() as stack:
 
         def run(*arguments: str, **environment: str) -> Path:
-            path = tmp_path / f"{arguments[0]}.log"
-            log = stack.enter_context(path.open("w"))
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "producer.cli", *arguments],
-                env={**deconvoy.environment, "DECONVOY_SHUTDOWN_S": "0", **environment},
-                stdout=log,
-                stderr=log,
-                text=True,
-            )
-            stack.callback(end_with_children, process)
-            return path
+            log = tmp_path / f"{arguments[0]}.log"
+            stack.enter_context(deconvoy.logging(log, *arguments, **environment))
+            return log
 
         yield run
+
+
+def files_below(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
 
 
 def options(photos: Path, out: Path) -> tuple[str, ...]:
@@ -113,7 +106,8 @@ def test_a_job_from_submission_to_page_asks_for_nothing_that_is_denied(
     wait_until(lambda: bool(guarded.admin.exists(looks)), "dead workers are looked for")
     assert guarded.denied() == []
     assert {str(key).partition(":")[0] for key in guarded.admin.keys("*")} == {"deconvoy"}
-    check_no_secret(PASSWORD, log.read_text(), submitted.stdout + submitted.stderr, tmp_path / "jobs")
+    said = [log.read_text(), submitted.stdout + submitted.stderr]
+    check_no_secret([PASSWORD], said, files_below(tmp_path / "jobs"))
 
 
 def test_a_schedule_and_its_beat_ask_for_nothing_that_is_denied(
@@ -130,7 +124,8 @@ def test_a_schedule_and_its_beat_ask_for_nothing_that_is_denied(
         assert ended.returncode == 0, (command, ended.stderr)
     assert any(guarded.admin.llen(key) for key in queue.list_keys())
     assert guarded.denied() == []
-    check_no_secret(PASSWORD, log.read_text(), added.stdout + added.stderr, tmp_path / "audits")
+    said = [log.read_text(), added.stdout + added.stderr]
+    check_no_secret([PASSWORD], said, files_below(tmp_path / "audits"))
 
 
 def test_messages_of_the_dead_come_back_and_events_are_heard(
@@ -239,7 +234,7 @@ def test_a_job_over_tls(
         )
         assert handle.wait().finished
         assert guarded.denied() == []
-        check_no_secret(PASSWORD, log.read_text(), "", tmp_path / "jobs")
+        check_no_secret([PASSWORD], [log.read_text()], files_below(tmp_path / "jobs"))
         assert handle.broker is not None
         handle.broker.close()
 
@@ -259,13 +254,3 @@ def test_a_certificate_that_nobody_vouches_for_gets_no_password(guarded: Guarded
         trusting = create_app(Settings(redis_url=f"{url}?ssl_cert_reqs=none"))
         with trusting.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)
-
-
-def check_no_secret(secret: str, log: str, output: str, folder: Path) -> None:
-    """Neither what was said nor any file of the job holds the secret, plain or as it stands in an URL."""
-    spellings = {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1]}
-    for spelling in spellings:
-        assert spelling not in log
-        assert spelling not in output
-        for path in folder.rglob("*"):
-            assert not path.is_file() or spelling.encode() not in path.read_bytes(), path

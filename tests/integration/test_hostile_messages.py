@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import psutil
 import pytest
 import redis
 
-from producer.jobs import JobHandle, submit
-from tests.cluster import end_with_children, family, wait_until
+from producer.jobs import JobHandle
+from tests.cluster import family, wait_until
 from tests.length import at_length
 from tests.messages import (
     body_of,
@@ -28,7 +28,6 @@ from tests.messages import (
     with_properties,
 )
 from worker.contract import keys, queue
-from worker.contract.settings import Settings
 from worker.fleet.deliveries import MOST_LOSSES
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -115,7 +114,7 @@ def hostile_bodies(place: Path) -> dict[str, object]:
 
 
 @pytest.fixture
-def celery(worker: subprocess.Popen[str], tmp_path: Path) -> Iterator[psutil.Process]:
+def celery(worker: subprocess.Popen[str], tmp_path: Path) -> psutil.Process:
     """The Celery worker of `worker`, and not one that was started in its place."""
     log = tmp_path / "worker.log"
     wait_until(lambda: " ready." in log.read_text(), "the worker is ready")
@@ -124,22 +123,13 @@ def celery(worker: subprocess.Popen[str], tmp_path: Path) -> Iterator[psutil.Pro
         for process in family(worker.pid)
         if any("worker.app" in argument for argument in process.cmdline())
     ]
-    yield process
-    end_with_children(worker)
+    return process
 
 
 @pytest.fixture
-def job(redis_url: str, photos: Path, tmp_path: Path) -> JobHandle:
+def job(submit_small: Callable[[int], JobHandle]) -> JobHandle:
     """A job of two shards, finished by nobody yet."""
-    return submit(
-        str(photos),
-        out=str(tmp_path / "jobs"),
-        settings=Settings(redis_url=redis_url),
-        weights="random:0",
-        specs=("pool1:max",),
-        size_px=32,
-        shard_size=2,
-    )
+    return submit_small(2)
 
 
 def errors_in(client: redis.Redis) -> dict[str, dict[str, str]]:

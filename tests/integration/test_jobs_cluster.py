@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 import redis
 
 from producer.jobs import JobHandle, closing, submit
-from tests.cluster import Deconvoy, end_with_children, wait_until
+from tests.cluster import Deconvoy, wait_until
 from tests.length import at_length
 from worker.contract import keys, queue
 from worker.contract.settings import Settings
@@ -58,16 +56,9 @@ class Jobs:
         return self._ending.enter_context(closing(handle))
 
     def start_worker(self) -> None:
-        environment = {"DECONVOY_REDIS_URL": str(self.settings.redis_url), "DECONVOY_SHUTDOWN_S": "0"}
-        with (self._folder / "worker.log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "producer.cli", "worker", "--gpus", "none"],
-                env={**self._deconvoy.environment, **environment},
-                stdout=log,
-                stderr=log,
-                text=True,
-            )
-        self._ending.callback(end_with_children, process)
+        environment = {"DECONVOY_REDIS_URL": str(self.settings.redis_url)}
+        log = self._folder / "worker.log"
+        self._ending.enter_context(self._deconvoy.logging(log, "worker", "--gpus", "none", **environment))
 
 
 @pytest.fixture

@@ -90,16 +90,9 @@ class Running:
 def operated(deconvoy: Deconvoy, redis_url: str, tmp_path: Path) -> Iterator[Running]:
     port, log = free_port(), tmp_path / "worker.log"
     options = ["--gpus", "none", "--metrics-port", str(port), "--log-format", "json"]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "producer.cli", "worker", *options],
-            env={**deconvoy.environment, "DECONVOY_REDIS_URL": redis_url, "DECONVOY_SHUTDOWN_S": "120"},
-            stdout=output,
-            stderr=output,
-            text=True,
-        )
-    yield Running(process, port, log)
-    end_with_children(process)
+    environment = {"DECONVOY_REDIS_URL": redis_url, "DECONVOY_SHUTDOWN_S": "120"}
+    with deconvoy.logging(log, "worker", *options, **environment) as process:
+        yield Running(process, port, log)
 
 
 @pytest.fixture

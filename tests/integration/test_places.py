@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from producer.jobs import submit
-from tests.cluster import Deconvoy, end_with_children
+from tests.cluster import Deconvoy
 from worker.contract.jobs import Layout
 from worker.contract.settings import Settings
 from worker.storage import Store
@@ -72,11 +72,9 @@ def test_neither_place_nor_layout_changes_a_byte(
             [_bytes(job.store, row["input_key"], row["input_offset"], row["input_length"]) for row in rows],
         )
 
-    worker = deconvoy.start("worker", "--gpus", "none", DECONVOY_REDIS_URL=redis_url, **s3_environment)
-    try:
+    environment = {"DECONVOY_REDIS_URL": redis_url, **s3_environment}
+    with deconvoy.logging(tmp_path / "worker.log", "worker", "--gpus", "none", **environment):
         check_places(done, str(photos), str(tmp_path / "out"), f"s3://{s3_bucket}")
-    finally:
-        end_with_children(worker)
 
 
 def check_places(done: Callable[..., Done], folder: str, out: str, bucket: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from PIL import Image
 
 from producer.jobs import closing, open_job
 from producer.schedules import LOCK_TIMEOUT_S, Schedules, due_text, last_due, parse_cron
-from tests.cluster import Deconvoy, end_with_children, family, wait_until
+from tests.cluster import Deconvoy, family, wait_until
 from tests.length import at_length
 from worker.contract import keys, queue
 from worker.contract.errors import UsageError
@@ -64,16 +63,8 @@ class Timetable:
             schedules.entry("nightly").reschedule(last_run_at=datetime.now(UTC) - timedelta(days=days))
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        with (self._folder / f"{command[0]}.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "producer.cli", *command],
-                env={**self._deconvoy.environment, **self.environment, "DECONVOY_SHUTDOWN_S": "0"},
-                stdout=log,
-                stderr=log,
-                text=True,
-            )
-        self._ending.callback(end_with_children, process)
-        return process
+        log = self._folder / f"{command[0]}.log"
+        return self._ending.enter_context(self._deconvoy.logging(log, *command, **self.environment))
 
     def log_of(self, command: str) -> str:
         return (self._folder / f"{command}.log").read_text()

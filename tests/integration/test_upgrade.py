@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import redis
 
-from producer.jobs import JobHandle, open_job, submit
+from producer.jobs import JobHandle, open_job
 from tests.cluster import wait_until
 from tests.length import at_length
 from tests.messages import body_of, envelope, listed, shard_message
@@ -23,17 +24,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def job(redis_url: str, photos: Path, tmp_path: Path) -> JobHandle:
+def job(submit_small: Callable[[int], JobHandle]) -> JobHandle:
     """A job of three shards."""
-    return submit(
-        str(photos),
-        out=str(tmp_path / "jobs"),
-        settings=Settings(redis_url=redis_url),
-        weights="random:0",
-        specs=("pool1:max",),
-        size_px=32,
-        shard_size=1,
-    )
+    return submit_small(1)
 
 
 def change_job_file(handle: JobHandle, **fields: object) -> bytes:
@@ -50,7 +43,7 @@ def contents(handle: JobHandle) -> dict[str, bytes]:
 
 @at_length
 def test_a_job_that_an_older_minor_version_began_is_finished(
-    job: JobHandle, worker: subprocess.Popen[str]
+    job: JobHandle, redis_url: str, worker: subprocess.Popen[str]
 ) -> None:
     job.wait()
     before = job.index().drop(["seconds"])
@@ -58,7 +51,7 @@ def test_a_job_that_an_older_minor_version_began_is_finished(
     change_job_file(job, versions={"deconvoy": "0.0.9", "python": "3.10.0", "unknown": "1"})
     for key in (keys.shard_key(2), keys.INDEX, keys.SUMMARY, keys.REPORT):
         job.store.delete(key)
-    resumed = open_job(job.place, Settings(redis_url=redis_url_of(job)))
+    resumed = open_job(job.place, Settings(redis_url=redis_url))
     assert resumed.resume() == 1
     resumed.wait()
     assert resumed.index().drop(["seconds"]).equals(before)
@@ -67,12 +60,12 @@ def test_a_job_that_an_older_minor_version_began_is_finished(
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, FORMAT_VERSION - 1, "1", None])
 def test_a_job_file_of_another_format_is_refused_by_the_producer_and_nothing_is_changed(
-    job: JobHandle, version: object
+    job: JobHandle, redis_url: str, version: object
 ) -> None:
     change_job_file(job, format_version=version)
     before = contents(job)
     with pytest.raises(MessageError, match="use the same deconvoy version for producer and workers"):
-        open_job(job.place, Settings(redis_url=redis_url_of(job)))
+        open_job(job.place, Settings(redis_url=redis_url))
     assert contents(job) == before
 
 
@@ -122,8 +115,3 @@ def test_records_with_other_columns_are_refused_and_stay(
     assert "has other columns than this version's; use the version that wrote it" in said
     assert contents(job) == before
     assert worker.poll() is None
-
-
-def redis_url_of(handle: JobHandle) -> str:
-    assert handle.broker is not None
-    return handle.broker._url
