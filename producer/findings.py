@@ -12,7 +12,8 @@ from producer.jobs import JobHandle
 from worker.contract import keys
 from worker.contract.audit_tables import FINDINGS_SCHEMA
 from worker.contract.audits import SEVERITIES, Severity
-from worker.contract.errors import JobError, MessageError, UsageError
+from worker.contract.errors import JobError, MessageError, UsageError, one_line
+from worker.contract.records import UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ def read_findings(handle: JobHandle) -> list[Finding]:
     data = handle.store.read(keys.FINDINGS)
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except UNREADABLE as error:
         raise MessageError(
-            f"{keys.FINDINGS} in {handle.place} cannot be read: {error}; audit again"
+            f"{keys.FINDINGS} in {handle.place} cannot be read: {one_line(error)}; audit again"
         ) from error
     if not table.schema.equals(FINDINGS_SCHEMA, check_metadata=False):
         raise MessageError(

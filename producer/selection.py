@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from worker.contract import keys
-from worker.contract.errors import JobError, MessageError, UsageError
+from worker.contract.errors import JobError, MessageError, UsageError, one_line
 from worker.contract.jobs import Job
-from worker.contract.records import SCHEMA
+from worker.contract.records import SCHEMA, UNREADABLE
 from worker.contract.specs import parse_spec
 from worker.storage import Store
 
@@ -101,7 +101,7 @@ def _read(data: bytes, where: str) -> Iterator[pa.RecordBatch]:
             )
         # No reader threads: they may abort a process that ends soon after.
         yield from file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
+    except UNREADABLE as error:
         raise MessageError(
-            f"{where} is no readable Parquet file: {error}; delete it and resume the job"
+            f"{where} is no readable Parquet file: {one_line(error)}; delete it and resume the job"
         ) from error

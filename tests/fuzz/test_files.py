@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
@@ -115,7 +115,11 @@ def record() -> bytes:
     return records.to_parquet(records.table_of([row] * 3), records.work_metadata({"read": 1.0}, {"n": 1}))
 
 
+LATIN_NAME = parquet(pa.array(["a"])).replace(b"image", b"im\xe5ge")
+
+
 @fuzzing
+@example(LATIN_NAME)
 @given(damaged(record(), *LISTS))
 def test_records(data: bytes) -> None:
     table = only_ours(records.from_parquet, data, "shards/000000.parquet")
@@ -196,6 +200,8 @@ def test_weights_in_the_cache(folder: Path, data: bytes) -> None:
 
 
 @fuzzing
+@example("~\0")
+@example("~\ud800")
 @given(
     texts_like(["random:", "0", "imagenet_", "hed.", "/", ".pth", ".safetensors", "~", "/dev/zero", "/proc/"])
 )

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from worker.contract import keys
 from worker.contract.architectures import Layer
 from worker.contract.audit_tables import ATLAS_SCHEMA, profile_schema
-from worker.contract.errors import JobError, MessageError
+from worker.contract.errors import JobError, MessageError, one_line
 from worker.contract.jobs import Job
+from worker.contract.records import UNREADABLE
 from worker.storage import Store
 
 
@@ -39,9 +40,10 @@ def read_table(store: Store, key: str, schema: pa.Schema, columns: Sequence[str]
                 f"{key} in {store.place} has other columns than this version's; use the version that wrote it"
             )
         return file.read(columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
+    except UNREADABLE as error:
         raise MessageError(
-            f"{key} in {store.place} is no readable Parquet file: {error}; delete it and resume the job"
+            f"{key} in {store.place} is no readable Parquet file: {one_line(error)}; "
+            "delete it and resume the job"
         ) from error
 
 

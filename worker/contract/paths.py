@@ -8,5 +8,9 @@ from pathlib import Path
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` written out; an unknown user's is left as it is, and names no file."""
-    # os.path and not pathlib, which raises RuntimeError for an unknown user.
-    return Path(os.path.expanduser(path))  # noqa: PTH111
+    try:
+        # os.path and not pathlib, which raises RuntimeError for an unknown user.
+        return Path(os.path.expanduser(path))  # noqa: PTH111
+    except ValueError:
+        # What no user can be called: it holds a NUL, or half of a surrogate pair.
+        return Path(path)

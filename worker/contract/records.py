@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 from worker.contract.errors import MessageError, one_line
 from worker.contract.stages import slowest_stage
 
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises for bytes that are no Parquet file, or a broken one: a column's name may be no text."""
+
 Status = Literal["ok", "failed", "quarantined"]
 
 
@@ -191,7 +194,7 @@ def from_parquet(data: bytes, where: str) -> pa.Table:
     try:
         # Not pq.read_table: its reader threads may abort a process that ends soon after.
         table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise MessageError(
             f"record {where} is no readable Parquet file: {one_line(error)}; delete it and resume the job"
         ) from error
