@@ -40,7 +40,7 @@ class Crp:
     """zennit-crp with zennit's `DeconvNet` rule: reconstructions as ours, with their colours added up.
 
     `references` is the library's own way to the top images of some units: a forward pass and a way back
-    for each unit and image. `shared` is its quickest for many units of one image: one forward pass.
+    for each unit and image. `shared` is its way to many units of one image, from one forward pass.
     """
 
     def __init__(self, trunk: torch.nn.Sequential, x_NCHW: Tensor) -> None:
