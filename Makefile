@@ -5,17 +5,22 @@ WEIGHTS ?= hed
 OUT ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos lint format bench up down docker-check clean
+.PHONY: help setup lock demo test chaos lint format bench up down docker-check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-setup: .venv/.complete ## Build .venv with everything pinned
+setup: .venv/.complete ## Build .venv with everything pinned by version and hash
 
-.venv/.complete: pyproject.toml constraints.txt
+# Two steps: pip refuses a folder, which has no hash, where it checks hashes.
+.venv/.complete: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[worker,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+lock: ## Pin dependencies anew, with hashes (needs uv; UPGRADE=NAME or UPGRADE=all for newer ones)
+	docker/lock.sh
 
 demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-out (WEIGHTS=, IMAGES=, OUT=)
 	$(BIN)/deconvoy run $(if $(IMAGES),$(IMAGES),$$($(BIN)/python tests/photographs.py)) --weights $(WEIGHTS) --out $(OUT)
@@ -26,11 +31,12 @@ test: setup ## Run all tests, two at a time: many of them wait most of the time
 chaos: setup ## Kill, stop and cut off workers, Redis and S3, and all other tests that take long (half an hour)
 	CHAOS=full $(BIN)/pytest -m "chaos or at_length"
 
-lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter
+lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter, advisories of what is pinned
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/advisories.py
 
 format: setup ## Let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
