@@ -12,11 +12,12 @@ help: ## List the targets
 
 setup: .venv/.complete ## Build .venv with everything pinned by version and hash
 
-# Two steps: pip refuses a folder, which has no hash, where it checks hashes.
+# Two steps: pip refuses a folder, which has no hash, where it checks hashes. The warning that is left out says
+# what an editable installation is.
 .venv/.complete: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 lock: ## Pin dependencies anew, with hashes (needs uv; UPGRADE=NAME or UPGRADE=all for newer ones)

@@ -31,9 +31,9 @@ lock docker/locks/producer.txt "${from_all[@]}" pyproject.toml
 lock docker/locks/worker.txt "${from_all[@]}" --extra worker pyproject.toml
 # Of another index, TORCH_INDEX_URL, whose wheels have other hashes.
 without_torch=(--no-emit-package torch --no-emit-package torchvision --no-emit-package triton)
-for package in $(grep -oE '^(nvidia|cuda)-[a-z0-9-]+' docker/locks/worker.txt); do
+while read -r package; do
     without_torch+=(--no-emit-package "$package")
-done
+done < <(grep -oE '^(nvidia|cuda)-[a-z0-9-]+' docker/locks/worker.txt)
 lock docker/locks/worker-cpu.txt "${from_all[@]}" "${without_torch[@]}" --extra worker pyproject.toml
 lock docker/locks/flower.txt "${from_all[@]}" <(printf 'flower\n')
 lock docker/locks/build.txt "${from_all[@]}" <(printf 'setuptools\n')
