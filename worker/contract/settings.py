@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract.errors import SettingsError
+from worker.contract.paths import expanded
 from worker.contract.roots import parse_roots
 
 _REDIS_OPTIONS = {
@@ -40,6 +41,14 @@ def _checked_redis_url(url: str) -> str:
     if options.get("ssl_cert_reqs", "required") not in _CERT_REQS:
         raise ValueError("ssl_cert_reqs is none of required, optional, none")
     return url
+
+
+def _folder_of_a_known_user(path: Path) -> Path:
+    """The path with `~` written out. Raises ValueError: `~name` of nobody would be a folder of that name."""
+    folder = expanded(path)
+    if str(folder).startswith("~"):
+        raise ValueError(f"there is no user {folder.parts[0].removeprefix('~')}")
+    return folder
 
 
 class Settings(BaseSettings):
@@ -82,7 +91,7 @@ class Settings(BaseSettings):
     s3_max_attempts: int = Field(default=8, ge=1)
     """How often a request to S3 is made in all before it counts as failed; the pauses grow up to 20 s."""
 
-    cache_dir: Path = Path("~/.cache/deconvoy")
+    cache_dir: Annotated[Path, AfterValidator(_folder_of_a_known_user)] = Path("~/.cache/deconvoy")
     """Where downloaded weights are kept."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

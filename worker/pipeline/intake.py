@@ -14,8 +14,8 @@ from worker.pipeline.stages import peak_rss_bytes
 from worker.pipeline.threads import Crew
 
 _QUARANTINED = ImageQuarantined(
-    "several processes died while they worked on this image, and it was left alone; look at the file, "
-    "and try it again with resume --failed"
+    "several processes died while they worked on this image, and it was left alone; look at the file; "
+    "a job tries it again with resume --failed, a data set's next audit by itself"
 )
 
 _Other = TypeVar("_Other")

@@ -47,7 +47,9 @@ def _read_object(uri: str, max_bytes: int) -> bytes:
     except ObjectTooLarge as error:
         raise ImageTooLarge(f"{error}; raise DECONVOY_MAX_IMAGE_BYTES if that is meant") from error
     except StorageUnavailable as error:
-        raise ImageUnavailable(f"{error}; `resume --failed` reads the image again") from error
+        raise ImageUnavailable(
+            f"{error}; `resume --failed`, or the next audit, reads the image again"
+        ) from error
     except StorageError as error:
         # No access, or no such bucket: true of this image, and the others may lie elsewhere.
         raise ImageUnreadable(str(error)) from error
