@@ -31,8 +31,23 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
+def _show_versions(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from producer import versions
+
+        click.echo(versions.report())
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="deconvoy", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_versions,
+    help="Show the versions of deconvoy and of what it works with, and exit.",
+)
 def cli() -> None:
     """Example: deconvoy run photos/ --out results
 
