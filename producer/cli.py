@@ -21,8 +21,8 @@ from producer.cli_audits import audit, findings
 from producer.cli_jobs import cancel, conclude, jobs, resume, status
 from producer.cli_results import fetch, links
 from producer.cli_schedules import beat, schedule
-from producer.options import job_options, json_option
-from producer.terminal import printable, tell
+from producer.options import job_options, json_option, quiet_option, verbosity_options
+from producer.terminal import log_environment, printable, tell, tell_error
 from worker.contract.errors import DeconvoyError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def cli() -> None:
 @cli.command(short_help="Do a job on this machine alone.")
 @job_options
 @json_option
+@verbosity_options("Show the workers' log in full as well.")
 def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[PlanOptions]) -> int:
     """Example: deconvoy run photos/ --out results --spec pool5:max
 
@@ -84,6 +85,7 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
 @cli.command(short_help="Enqueue a job for a cluster's workers.")
 @job_options
 @json_option
+@quiet_option
 def submit(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[PlanOptions]) -> None:
     """Example: deconvoy submit photos/ --out /shared/results
 
@@ -111,6 +113,7 @@ def submit(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[
     type=click.Choice(["text", "json"]),
     help="What log lines are; json: an object a line.  [default: DECONVOY_LOG_FORMAT, else text]",
 )
+@verbosity_options("Log in full, as with DECONVOY_LOG_LEVEL=DEBUG.")
 def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
     """Example: DECONVOY_REDIS_URL=redis://queue:6379/0 deconvoy worker --gpus all
 
@@ -123,7 +126,7 @@ def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
         command += ["--metrics-port", str(metrics_port)]
     if log_format is not None:
         command += ["--log-format", log_format]
-    os.execv(sys.executable, command)  # noqa: S606
+    os.execve(sys.executable, command, {**os.environ, **log_environment()})  # noqa: S606
 
 
 @cli.command(short_help="What works here, and what to do about what does not.")
@@ -154,10 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        tell("deconvoy: interrupted; the same command goes on from here")
+        tell_error("deconvoy: interrupted; the same command goes on from here")
         return _INTERRUPTED
     except DeconvoyError as error:
-        tell(f"deconvoy: {printable(str(error))}")
+        tell_error(f"deconvoy: {printable(str(error))}")
         return error.exit_code
     return code if isinstance(code, int) else 0
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import click
 
 from producer.cli_jobs import conclude
-from producer.options import audit_options, json_option
-from producer.terminal import printable, tell
+from producer.options import audit_options, json_option, verbosity_options
+from producer.terminal import Verbosity, printable, tell, tell_error, verbosity
 
 if TYPE_CHECKING:
     from producer.audits import AuditPlanOptions
@@ -44,6 +44,7 @@ def _fail_on_option(command: _Command) -> _Command:
 @click.option("--wait", is_flag=True, help="Show progress until it is finished.")
 @_fail_on_option
 @json_option
+@verbosity_options("With --local: show the workers' log in full as well.")
 def audit(
     sources: tuple[str, ...],
     out: str,
@@ -63,11 +64,13 @@ def audit(
     from producer.audits import plan_audit
     from producer.jobs import closing, prepare
     from producer.local import ending_on_signals, work_here
-    from producer.progress import showing_progress
+    from producer.progress import showing_job
     from worker.contract.settings import load_settings
 
     if local and wait:
         raise click.UsageError("--local waits anyway: leave out --wait")
+    if verbosity() is Verbosity.VERBOSE and not local:
+        raise click.UsageError("--verbose shows the log of this machine's workers: add --local")
     if fail_on and not (local or wait):
         raise click.UsageError("--fail-on needs findings: add --local or --wait")
     if local:
@@ -82,7 +85,7 @@ def audit(
         if not wait:
             click.echo(json.dumps({"id": handle.id, "place": handle.place}) if as_json else handle.id)
             return 0
-        with showing_progress() as show:
+        with showing_job() as show:
             ended = handle.wait(show)
         return _conclude(handle, ended, fail_on, as_json)
 
@@ -130,7 +133,7 @@ def _conclude(handle: JobHandle, status: JobStatus, fail_on: Severity | None, as
     tell("findings: " + ", ".join(f"{numbers[severity]} {severity}" for severity in reversed(SEVERITIES)))
     grave = _grave(found, fail_on)
     for finding in grave:
-        tell(_as_line(finding))
+        tell_error(_as_line(finding))
     code = conclude(handle, status, as_json)
     return GRAVE_FINDINGS if grave else code
 

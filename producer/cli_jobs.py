@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.options import json_option, priority_option
-from producer.terminal import printable, tell
+from producer.options import json_option, priority_option, quiet_option
+from producer.terminal import printable, tell, tell_error
 
 if TYPE_CHECKING:
     from producer.jobs import JobHandle
@@ -26,17 +26,18 @@ SOME_IMAGES_FAILED = 3
 @click.argument("job")
 @click.option("--watch", is_flag=True, help="Show progress until the job is finished.")
 @json_option
+@quiet_option
 def status(job: str, watch: bool, as_json: bool) -> int:
     """Example: deconvoy status results/photos-1a2b3c4d5e
 
     JOB is the job's place, a folder or s3://bucket/prefix/ID, which works without Redis, or its id.
     """
     from producer.jobs import closing, open_job
-    from producer.progress import showing_progress
+    from producer.progress import showing_job
 
     with closing(open_job(job)) as handle:
         if watch:
-            with showing_progress() as show:
+            with showing_job() as show:
                 return conclude(handle, handle.wait(show), as_json)
         now = handle.status()
         click.echo(json.dumps(_as_json(handle, now)) if as_json else _as_text(handle, now))
@@ -66,6 +67,7 @@ def jobs(out: str | None, as_json: bool) -> None:
 
 @click.command(short_help="Stop a job; what is done stays.")
 @click.argument("job")
+@quiet_option
 def cancel(job: str) -> None:
     """Example: deconvoy cancel results/photos-1a2b3c4d5e
 
@@ -83,6 +85,7 @@ def cancel(job: str) -> None:
 @click.argument("job")
 @click.option("--failed", is_flag=True, help="Try the images of a finished job again that are not ok.")
 @priority_option(default=None)
+@quiet_option
 def resume(job: str, failed: bool, priority: Priority | None) -> None:
     """Example: deconvoy resume results/photos-1a2b3c4d5e --failed
 
@@ -100,7 +103,7 @@ def resume(job: str, failed: bool, priority: Priority | None) -> None:
 def conclude(handle: JobHandle, status: JobStatus, as_json: bool) -> int:
     """Print a finished job's result, and each failed image with its reason on stderr."""
     for failure in handle.failures():
-        tell(printable(f"failed: {failure.image}: {failure.error}: {failure.message}"))
+        tell_error(printable(f"failed: {failure.image}: {failure.error}: {failure.message}"))
     click.echo(json.dumps(_as_json(handle, status)) if as_json else handle.report)
     return SOME_IMAGES_FAILED if status.n_failed else 0
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from producer.options import json_option
-from producer.terminal import printable, tell
+from producer.options import json_option, quiet_option
+from producer.terminal import printable, tell, tell_error
 
 if TYPE_CHECKING:
     from producer.fetch import Summary
@@ -56,6 +56,7 @@ def _selecting(command: _Command) -> _Command:
     help="Pictures that are brought at a time.",
 )
 @json_option
+@quiet_option
 def fetch(
     job: str,
     target: str,
@@ -74,8 +75,8 @@ def fetch(
     """
     from producer.audit_files import copy_audit
     from producer.fetch import Fetch
-    from producer.fetch_progress import showing_fetch
     from producer.jobs import closing, open_job
+    from producer.progress import showing_fetch
     from producer.selection import make_selection
     from worker.contract.errors import UsageError
     from worker.storage import open_store
@@ -92,7 +93,7 @@ def fetch(
             with showing_fetch() as show:
                 summary = fetching.run(selection, tell, show)
     for failure in summary.failures:
-        tell(printable(f"failed: {failure.name}: {failure.message}"))
+        tell_error(printable(f"failed: {failure.name}: {failure.message}"))
     click.echo(json.dumps(_as_json(summary)) if as_json else _as_text(summary))
     return 1 if summary.failures else 0
 
@@ -108,6 +109,7 @@ def fetch(
     metavar="SECONDS",
     help="How long the links hold; 7 days at most.",
 )
+@quiet_option
 def links(job: str, specs: tuple[str, ...], globs: tuple[str, ...], expires_s: int) -> None:
     """Example: deconvoy links s3://bucket/photos-1a2b3c4d5e --spec pool5:max --expires 600
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.options import json_option
-from producer.terminal import printable, tell
+from producer.options import json_option, quiet_option, verbosity_options
+from producer.terminal import Verbosity, log_environment, printable, tell, verbosity
 
 if TYPE_CHECKING:
     from producer.schedules import Definition, Listed
@@ -49,6 +49,7 @@ def schedule() -> None:
     help="Delete finished audits of the schedule beyond the newest N. Default: keep all.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- audit SOURCE...")
+@quiet_option
 def add(name: str, cron: str, keep: int | None, command: tuple[str, ...]) -> None:
     """Example: deconvoy schedule add nightly --cron '0 3 * * *' --keep 10 -- audit photos/ --out audits
 
@@ -75,6 +76,7 @@ def list_(as_json: bool) -> None:
 
 @schedule.command(short_help="Take a schedule away; its audits stay.")
 @click.argument("name")
+@quiet_option
 def remove(name: str) -> None:
     """Example: deconvoy schedule remove nightly"""
     with _schedules() as schedules:
@@ -98,6 +100,7 @@ def run(name: str, due: datetime | None) -> None:
 
 
 @click.command(short_help="Submit the audits of schedules when they are due.")
+@verbosity_options("Log in full, as with DECONVOY_LOG_LEVEL=DEBUG.")
 def beat() -> int:
     """Example: DECONVOY_REDIS_URL=redis://queue:6379/0 deconvoy beat
 
@@ -105,11 +108,13 @@ def beat() -> int:
     due, once. Several do no harm: one works, and when it is gone for half a minute, another one.
     """
     import logging
+    import os
 
     from producer.beat import beat as beat_until_signal
     from producer.local import ending_on_signals
     from worker.contract.settings import load_settings
 
+    os.environ.update(log_environment())
     settings = load_settings()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=settings.log_level)
     try:
@@ -141,7 +146,10 @@ def _definition(name: str, cron: str, keep: int | None, command: Sequence[str]) 
 
     if command[0] != "audit":
         raise UsageError(f"{command[0]!r} cannot be scheduled: write -- audit SOURCE... --out PLACE")
-    options = audit.make_context("deconvoy audit", list(command[1:])).params
+    context = audit.make_context("deconvoy audit", list(command[1:]))
+    if verbosity(context) is not Verbosity.NORMAL:
+        raise UsageError(f"a schedule has no --{verbosity(context).name.lower()}: its audits are not watched")
+    options = context.params
     for option, why in _NOT_SCHEDULED.items():
         if options.pop(option):
             raise UsageError(f"a schedule has no --{option.removeprefix('as_').replace('_', '-')}: {why}")

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from producer.broker import Broker
+from producer.terminal import Verbosity, log_environment, verbosity
 from worker.contract.errors import BrokerError, ComponentError
 from worker.contract.settings import Settings
 
@@ -32,15 +33,18 @@ _GRACE_S = 5.0
 _MAX_SOCKET_PATH = 100
 """Bytes of a Unix socket's path that every system allows."""
 _LOG_TAIL_LINES = 15
+_STDERR = 2
 
 
 class Guarded:
-    """A command under its guard; its output goes to the file `log`."""
+    """A command under its guard; its output goes to the file `log`, or if that is None to our stderr."""
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str], remove: Path) -> None:
+    def __init__(
+        self, command: list[str], log: Path | None, environment: dict[str, str], remove: Path
+    ) -> None:
         guard = [sys.executable, "-P", "-m", "producer.guard", f"--grace={_GRACE_S}", f"--remove={remove}"]
         self._log = log
-        with log.open("wb") as output:
+        with log.open("wb") if log is not None else nullcontext(_STDERR) as output:
             self._process = subprocess.Popen(  # noqa: S603
                 [*guard, "--", *command],
                 stdin=subprocess.PIPE,
@@ -56,7 +60,9 @@ class Guarded:
         return self._process.poll() is not None
 
     def log_tail(self) -> str:
-        """The last lines of its output."""
+        """The last lines of its output, if they stand in a file."""
+        if self._log is None:
+            return ""
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
@@ -80,6 +86,7 @@ class Cluster:
         """Start one worker a GPU, or one on the CPU."""
         environment = {
             **os.environ,
+            **log_environment(),
             "DECONVOY_REDIS_URL": self._redis_url,
             # Who stops a run wants it to stop: the same command goes on where it was.
             "DECONVOY_SHUTDOWN_S": "0",
@@ -87,7 +94,8 @@ class Cluster:
             "TMPDIR": str(self._folder),
         }
         command = [sys.executable, "-P", "-m", "worker.launch", "--gpus", "all", "--no-restart"]
-        self._workers = Guarded(command, self._folder / "worker.log", environment, self._folder)
+        log = None if verbosity() is Verbosity.VERBOSE else self._folder / "worker.log"
+        self._workers = Guarded(command, log, environment, self._folder)
 
     def check(self) -> None:
         """Raise ComponentError, after the end of their log on stderr, if the workers are gone."""
@@ -134,12 +142,12 @@ def private_cluster(settings: Settings) -> Iterator[Cluster]:
 
 def work_here(handle: JobHandle, settings: Settings) -> JobStatus:
     """Do a job with this machine's workers, and show how it comes along. Raises JobError, ComponentError."""
-    from producer.progress import showing_progress
+    from producer.progress import showing_job
 
     before = handle.status()
     if before.finished:
         return before
-    with private_cluster(settings) as cluster, showing_progress() as show:
+    with private_cluster(settings) as cluster, showing_job() as show:
         handle.broker = cluster.broker
         handle.resume()
         cluster.start_workers()

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from producer.terminal import Verbosity, choose_verbosity
 from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, MODELS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -138,6 +139,28 @@ def audit_options(command: _Command) -> _Command:
 def json_option(command: _Command) -> _Command:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def quiet_option(command: _Command) -> _Command:
+    """Add --quiet."""
+    return _verbosity_option("-q", "--quiet", Verbosity.QUIET, "Say nothing on stderr but errors.")(command)
+
+
+def verbosity_options(verbose_help: str) -> Callable[[_Command], _Command]:
+    """Add --quiet and --verbose, which exclude each other."""
+
+    def add(command: _Command) -> _Command:
+        return quiet_option(_verbosity_option("-v", "--verbose", Verbosity.VERBOSE, verbose_help)(command))
+
+    return add
+
+
+def _verbosity_option(short: str, long: str, chosen: Verbosity, text: str) -> Callable[[_Command], _Command]:
+    def choose(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            choose_verbosity(context, chosen)
+
+    return click.option(short, long, is_flag=True, expose_value=False, callback=choose, help=text)
 
 
 def _with_options(command: _Command, *options: Callable[[Any], Any]) -> _Command:

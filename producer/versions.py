@@ -44,7 +44,7 @@ def _version(name: str) -> str:
 
 
 def cuda_of(version_file: Path) -> str:
-    """The CUDA that torch was built for. The wheel's name does not always tell, and importing takes seconds."""
+    """The CUDA that torch was built for: a wheel's name does not always tell, and importing takes seconds."""
     try:
         module = ast.parse(version_file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
@@ -52,8 +52,8 @@ def cuda_of(version_file: Path) -> str:
     for node in module.body:
         match node:
             case (
-                ast.AnnAssign(target=ast.Name("cuda"), value=ast.Constant(value))
-                | ast.Assign(targets=[ast.Name("cuda")], value=ast.Constant(value))
+                ast.AnnAssign(target=ast.Name("cuda"), value=ast.Constant(cuda))
+                | ast.Assign(targets=[ast.Name("cuda")], value=ast.Constant(cuda))
             ):
-                return f"CUDA {value}" if value else "without CUDA"
+                return f"CUDA {cuda}" if isinstance(cuda, str) else "without CUDA"
     return "CUDA unknown"

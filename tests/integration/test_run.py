@@ -27,9 +27,12 @@ TWO_SPECS = ("--spec", "pool2:all", "--spec", "pool2:max")
 
 
 def test_a_run_leaves_the_whole_job_and_no_process(deconvoy: Deconvoy, photos: Path, tmp_path: Path) -> None:
-    ended = deconvoy("run", str(photos), "--out", str(tmp_path / "out"), *SMALL, *TWO_SPECS, "--json")
+    command = ("run", str(photos), "--out", str(tmp_path / "out"), *SMALL, *TWO_SPECS, "--json", "--verbose")
+    ended = deconvoy(*command)
 
     assert ended.returncode == 0, ended.stderr
+    assert " DEBUG " in ended.stderr
+    assert "3 of 3 images, 0 failed, " in ended.stderr
     result = json.loads(ended.stdout)
     assert (result["state"], result["n_done"], result["n_failed"]) == ("finished", 3, 0)
     rows = pq.read_table(Path(result["place"]) / "index.parquet").to_pylist()
@@ -75,10 +78,10 @@ def test_a_corrupt_photograph_is_a_failed_row_and_exit_code_3(
     whole = (photos / "astronaut.png").read_bytes()
     (photos / "broken.png").write_bytes(whole[: len(whole) // 2])
 
-    ended = deconvoy("run", str(photos), "--out", str(tmp_path / "out"), *SMALL, *TWO_SPECS)
+    ended = deconvoy("run", str(photos), "--out", str(tmp_path / "out"), *SMALL, *TWO_SPECS, "--quiet")
 
     assert ended.returncode == 3, ended.stderr
-    failed = [line for line in ended.stderr.splitlines() if line.startswith("failed: ")]
+    failed = ended.stderr.splitlines()
     assert len(failed) == 1
     assert failed[0].startswith(f"failed: {photos / 'broken.png'}: ImageUnreadable: ")
     table = pq.read_table(Path(ended.stdout.strip()).parents[1] / "index.parquet")

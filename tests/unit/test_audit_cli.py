@@ -15,7 +15,7 @@ import pytest
 
 from producer.audits import AuditPlanOptions, audit, plan_audit
 from producer.jobs import JobHandle, prepare
-from producer.progress import counted
+from producer.progress import Standing, standing_of_job
 from producer.pruning import prune
 from producer.status import read_status
 from worker.contract import keys, records
@@ -171,13 +171,13 @@ def test_the_scan_is_to_do_first_and_then_the_atlas(photos: Path, out: str) -> N
         store.write(keys.shard_key(shard), b"")
     assert not is_scanned(store, job)
     assert (handle.status().n_shards_done, handle.status().n_done) == (2, 3)
-    assert counted(handle.status()) == ("images", 3, 5)
+    assert standing_of_job(handle.status()) == Standing("images", 3, 5, 0)
     store.write(keys.shard_key(1), b"")
     assert is_scanned(store, job)
     assert not is_complete(store, job)
     assert still_to_do(store, job) == Todo(0, [3, 4, 5])
     assert (handle.status().n_shards_done, handle.status().n_done) == (3, 5)
-    assert counted(handle.status()) == ("shards", 3, 6)
+    assert standing_of_job(handle.status()) == Standing("shards", 3, 6, 0)
     for shard in (3, 5):
         store.write(keys.shard_key(shard), b"")
     assert still_to_do(store, job) == Todo(0, [4])
@@ -186,7 +186,7 @@ def test_the_scan_is_to_do_first_and_then_the_atlas(photos: Path, out: str) -> N
     assert handle.status().state == "unfinished"
     finish(handle)
     assert (handle.status().state, handle.status().n_shards_done) == ("finished", 6)
-    assert counted(handle.status()) == ("images", 5, 5)
+    assert standing_of_job(handle.status()) == Standing("images", 5, 5, 1, ended=True)
 
 
 def test_findings_are_printed_the_gravest_first_and_can_gate(photos: Path, out: str) -> None:

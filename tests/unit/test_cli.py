@@ -14,7 +14,6 @@ import pytest
 
 import producer.cli
 from producer import versions
-from producer.progress import Rate
 
 HEAVY = (
     "torch",
@@ -225,11 +224,3 @@ def test_file_names_cannot_command_the_terminal(tmp_path: Path) -> None:
 
     assert "\x1b" not in ended.stderr
     assert "gone.png" in ended.stderr
-
-
-def test_the_rate_counts_from_the_first_look_and_without_earlier_work() -> None:
-    rate = Rate()
-
-    assert rate.text(10.0, 100) == "starting"
-    assert rate.text(12.0, 100) == "starting"
-    assert rate.text(14.0, 108) == "2 images/s"
