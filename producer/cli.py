@@ -21,8 +21,9 @@ from producer.cli_audits import audit, findings
 from producer.cli_jobs import cancel, conclude, jobs, resume, status
 from producer.cli_results import fetch, links
 from producer.cli_schedules import beat, schedule
-from producer.options import job_options, json_option, quiet_option, verbosity_options
+from producer.options import WholeNumber, job_options, json_option, quiet_option, verbosity_options
 from producer.terminal import log_environment, printable, tell, tell_error
+from producer.usage import Commands, line_of
 from worker.contract.errors import DeconvoyError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _show_versions(context: click.Context, _parameter: click.Parameter, wanted: 
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--version",
     is_flag=True,
@@ -56,7 +57,7 @@ def cli() -> None:
     """
 
 
-@cli.command(short_help="Do a job on this machine alone.")
+@click.command(short_help="Do a job on this machine alone.")
 @job_options
 @json_option
 @verbosity_options("Show the workers' log in full as well.")
@@ -82,7 +83,7 @@ def run(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[Pla
         return conclude(handle, work_here(handle, settings), as_json)
 
 
-@cli.command(short_help="Enqueue a job for a cluster's workers.")
+@click.command(short_help="Enqueue a job for a cluster's workers.")
 @job_options
 @json_option
 @quiet_option
@@ -100,11 +101,11 @@ def submit(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[
         click.echo(json.dumps({"id": handle.id, "place": handle.place}) if as_json else handle.id)
 
 
-@cli.command(short_help="Work for a cluster.")
+@click.command(short_help="Work for a cluster.")
 @click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
 @click.option(
     "--metrics-port",
-    type=click.IntRange(1, 65535),
+    type=WholeNumber(1, 65535),
     metavar="PORT",
     help="Serve Prometheus metrics on this port.",
 )
@@ -129,7 +130,7 @@ def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
     os.execve(sys.executable, command, {**os.environ, **log_environment()})  # noqa: S606
 
 
-@cli.command(short_help="What works here, and what to do about what does not.")
+@click.command(short_help="What works here, and what to do about what does not.")
 @click.option("--out", metavar="PLACE", help="Check that this folder or s3://bucket/prefix can hold jobs.")
 @click.option("--weights", help="Check these weights.")
 @click.option("--certify", is_flag=True, help="Measure what holds on this machine with --weights.")
@@ -138,14 +139,30 @@ def doctor(out: str | None, weights: str | None, certify: bool) -> int:
     from producer.doctor import examine
 
     if certify and weights is None:
-        raise click.UsageError("--certify needs --weights: say which weights to certify")
+        click.get_current_context().fail("--certify needs --weights: say which weights to certify")
     findings = examine(out, weights, certify=certify)
     for finding in findings:
         click.echo(f"{'ok' if finding.ok else 'problem':8}{finding.subject:10}{finding.text}")
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-for _command in (status, jobs, cancel, resume, fetch, links, audit, findings, schedule, beat):
+# In the order of the work, which is that of --help.
+for _command in (
+    run,
+    submit,
+    status,
+    jobs,
+    cancel,
+    resume,
+    fetch,
+    links,
+    audit,
+    findings,
+    schedule,
+    beat,
+    worker,
+    doctor,
+):
     cli.add_command(_command)
 
 
@@ -153,8 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. What a user can cause is one line, no traceback."""
     try:
         code = cli.main(arguments, prog_name="deconvoy", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        tell_error(error.message)
+        return error.exit_code
     except click.ClickException as error:
-        error.show()
+        tell_error(line_of(error))
         return error.exit_code
     except click.Abort:
         tell_error("deconvoy: interrupted; the same command goes on from here")

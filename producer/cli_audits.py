@@ -68,11 +68,11 @@ def audit(
     from worker.contract.settings import load_settings
 
     if local and wait:
-        raise click.UsageError("--local waits anyway: leave out --wait")
+        click.get_current_context().fail("--local waits anyway: leave out --wait")
     if verbosity() is Verbosity.VERBOSE and not local:
-        raise click.UsageError("--verbose shows the log of this machine's workers: add --local")
+        click.get_current_context().fail("--verbose shows the log of this machine's workers: add --local")
     if fail_on and not (local or wait):
-        raise click.UsageError("--fail-on needs findings: add --local or --wait")
+        click.get_current_context().fail("--fail-on needs findings: add --local or --wait")
     if local:
         with ending_on_signals():
             settings = load_settings()

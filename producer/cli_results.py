@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from producer.options import json_option, quiet_option
+from producer.options import WholeNumber, json_option, quiet_option
 from producer.terminal import printable, tell, tell_error
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _selecting(command: _Command) -> _Command:
 @click.option(
     "--jobs",
     "n_threads",
-    type=click.IntRange(1, 64),
+    type=WholeNumber(1, 64),
     default=8,
     show_default=True,
     help="Pictures that are brought at a time.",
@@ -103,7 +103,7 @@ def fetch(
 @click.option(
     "--expires",
     "expires_s",
-    type=click.IntRange(1, _LONGEST_LINK_S),
+    type=WholeNumber(1, _LONGEST_LINK_S),
     default=3600,
     show_default=True,
     metavar="SECONDS",

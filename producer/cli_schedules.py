@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.options import json_option, quiet_option, verbosity_options
+from producer.options import WholeNumber, json_option, quiet_option, verbosity_options
 from producer.terminal import Verbosity, log_environment, printable, tell, verbosity
+from producer.usage import Commands
 
 if TYPE_CHECKING:
     from producer.schedules import Definition, Listed
@@ -30,7 +31,7 @@ _NOT_SCHEDULED = {
 """Options of `audit` that a schedule cannot have, and why."""
 
 
-@click.group(short_help="Audits on a timetable.")
+@click.group(cls=Commands, short_help="Audits on a timetable.")
 def schedule() -> None:
     """Example: deconvoy schedule add nightly --cron '0 3 * * *' -- audit /data/photos --out /data/audits
 
@@ -44,7 +45,7 @@ def schedule() -> None:
 @click.option("--cron", required=True, help="Minute, hour, day of month, month, day of week, in UTC.")
 @click.option(
     "--keep",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     metavar="N",
     help="Delete finished audits of the schedule beyond the newest N. Default: keep all.",
 )

@@ -13,6 +13,12 @@ from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, MODELS
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+class WholeNumber(click.IntRange):
+    """A number within bounds. Of what is none click would say that it is no integer range."""
+
+    name = "whole number"
+
+
 def priority_option(default: str | None) -> Callable[[_Command], _Command]:
     """Add --priority; without a default it is the job's own."""
     return click.option(
@@ -53,7 +59,7 @@ _NETWORK = (
     click.option(
         "--size",
         "size_px",
-        type=click.IntRange(MIN_IMAGE_SIZE, 4096),
+        type=WholeNumber(MIN_IMAGE_SIZE, 4096),
         default=224,
         show_default=True,
         help="Pixels of the square, or of the longer side.",
@@ -68,11 +74,11 @@ _NETWORK = (
 )
 _WORK = (
     click.option(
-        "--shard-size", type=click.IntRange(1, 100_000), help="Images a message. Default: by their cost."
+        "--shard-size", type=WholeNumber(1, 100_000), help="Images a message. Default: by their cost."
     ),
     click.option(
         "--batch-size",
-        type=click.IntRange(1, 4096),
+        type=WholeNumber(1, 4096),
         help="Images that go forward together. Default: the worker finds it.",
     ),
     priority_option(default="normal"),
@@ -111,7 +117,7 @@ _UNITS = (
     ),
     click.option(
         "--top",
-        type=click.IntRange(1, 25),
+        type=WholeNumber(1, 25),
         default=9,
         show_default=True,
         help="How many images are shown of each unit: those that excite it most.",
