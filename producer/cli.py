@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from producer import completers
 from producer.cli_audits import audit, findings
 from producer.cli_jobs import cancel, conclude, jobs, resume, status
 from producer.cli_results import fetch, links
@@ -131,8 +132,13 @@ def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
 
 
 @click.command(short_help="What works here, and what to do about what does not.")
-@click.option("--out", metavar="PLACE", help="Check that this folder or s3://bucket/prefix can hold jobs.")
-@click.option("--weights", help="Check these weights.")
+@click.option(
+    "--out",
+    metavar="PLACE",
+    shell_complete=completers.folders,
+    help="Check that this folder or s3://bucket/prefix can hold jobs.",
+)
+@click.option("--weights", shell_complete=completers.weights, help="Check these weights.")
 @click.option("--certify", is_flag=True, help="Measure what holds on this machine with --weights.")
 def doctor(out: str | None, weights: str | None, certify: bool) -> int:
     """Example: deconvoy doctor --out results --weights hed --certify"""
@@ -144,6 +150,18 @@ def doctor(out: str | None, weights: str | None, certify: bool) -> int:
     for finding in findings:
         click.echo(f"{'ok' if finding.ok else 'problem':8}{finding.subject:10}{finding.text}")
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+@click.command(short_help="Print what makes your shell complete deconvoy's words.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: completers.Shell) -> None:
+    """Example: eval "$(deconvoy completion bash)"
+
+    The example belongs into ~/.bashrc, with `zsh` into ~/.zshrc after compinit. For fish it is
+    deconvoy completion fish | source, in ~/.config/fish/config.fish. The tab key then completes commands,
+    options, layers, specs, models, weights and folders.
+    """
+    click.echo(completers.script(cli, shell), nl=False)
 
 
 # In the order of the work, which is that of --help.
@@ -162,6 +180,7 @@ for _command in (
     beat,
     worker,
     doctor,
+    completion,
 ):
     cli.add_command(_command)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
+from producer import completers
 from producer.cli_jobs import conclude
 from producer.options import audit_options, json_option, verbosity_options
 from producer.terminal import Verbosity, printable, tell, tell_error, verbosity
@@ -91,7 +92,7 @@ def audit(
 
 
 @click.command(short_help="What an audit has found.")
-@click.argument("audit")
+@click.argument("audit", shell_complete=completers.folders)
 @_fail_on_option
 @json_option
 def findings(audit: str, fail_on: Severity | None, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from producer import completers
 from producer.options import json_option, priority_option, quiet_option
 from producer.terminal import printable, tell, tell_error
 
@@ -23,7 +24,7 @@ SOME_IMAGES_FAILED = 3
 
 
 @click.command(short_help="How far a job is.")
-@click.argument("job")
+@click.argument("job", shell_complete=completers.folders)
 @click.option("--watch", is_flag=True, help="Show progress until the job is finished.")
 @json_option
 @quiet_option
@@ -47,7 +48,7 @@ def status(job: str, watch: bool, as_json: bool) -> int:
 
 
 @click.command(short_help="The jobs that are known.")
-@click.argument("out", required=False)
+@click.argument("out", required=False, shell_complete=completers.folders)
 @json_option
 def jobs(out: str | None, as_json: bool) -> None:
     """Example: deconvoy jobs results
@@ -66,7 +67,7 @@ def jobs(out: str | None, as_json: bool) -> None:
 
 
 @click.command(short_help="Stop a job; what is done stays.")
-@click.argument("job")
+@click.argument("job", shell_complete=completers.folders)
 @quiet_option
 def cancel(job: str) -> None:
     """Example: deconvoy cancel results/photos-1a2b3c4d5e
@@ -82,7 +83,7 @@ def cancel(job: str) -> None:
 
 
 @click.command(short_help="Go on with a job.")
-@click.argument("job")
+@click.argument("job", shell_complete=completers.folders)
 @click.option("--failed", is_flag=True, help="Try the images of a finished job again that are not ok.")
 @priority_option(default=None)
 @quiet_option

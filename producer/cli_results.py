@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from producer import completers
 from producer.options import WholeNumber, json_option, quiet_option
 from producer.terminal import printable, tell, tell_error
 
@@ -38,14 +39,15 @@ def _selecting(command: _Command) -> _Command:
         "specs",
         multiple=True,
         metavar="LAYER:SELECTION",
+        shell_complete=completers.specs,
         help="Only this spec of the job, in any spelling. May be repeated. Default: all.",
     )
-    return click.argument("job")(spec(image(command)))
+    return click.argument("job", shell_complete=completers.folders)(spec(image(command)))
 
 
 @click.command(short_help="Bring a job's pictures into a folder.")
 @_selecting
-@click.argument("target", metavar="DEST")
+@click.argument("target", metavar="DEST", shell_complete=completers.folders)
 @click.option("--inputs", is_flag=True, help="Also each photograph as the network saw it.")
 @click.option(
     "--jobs",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from producer import completers
 from producer.terminal import Verbosity, choose_verbosity
 from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, MODELS
 
@@ -33,17 +34,19 @@ def priority_option(default: str | None) -> Callable[[_Command], _Command]:
 # Each destination is a key of `planning.PlanOptions`, and of `audits.AuditPlanOptions`. Choices hold what
 # this version can do.
 _PLACES = (
-    click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+    click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=completers.files),
     click.option(
         "--out",
         required=True,
         metavar="PLACE",
+        shell_complete=completers.folders,
         help="A folder or s3://bucket/prefix; the job gets a folder of its own in it.",
     ),
 )
 _NETWORK = (
     click.option(
         "--weights",
+        shell_complete=completers.weights,
         default="imagenet",
         show_default=True,
         help="imagenet, hed, a file of weights, or random:SEED.",
@@ -90,6 +93,7 @@ _PICTURES = (
         "specs",
         multiple=True,
         metavar="LAYER:SELECTION",
+        shell_complete=completers.specs,
         help="What to project back: pool5:max, conv4_3:top:9, pool3:unit:7,12, 4:all. May be repeated. "
         "Default: pool1 to pool5, each all and max.",
     ),
@@ -113,6 +117,7 @@ _UNITS = (
         "--layer",
         "layers",
         multiple=True,
+        shell_complete=completers.layers,
         help="A layer to look at, such as pool5. May be repeated. Default: pool1 to pool5.",
     ),
     click.option(
@@ -125,6 +130,7 @@ _UNITS = (
     click.option(
         "--baseline",
         metavar="PLACE|last",
+        shell_complete=completers.baselines,
         help="Compare with this finished audit; last: the newest under --out of the same name and request. "
         "What stands there of an unchanged image is not computed again.",
     ),
