@@ -54,7 +54,7 @@ def cli() -> None:
     """Example: deconvoy run photos/ --out results
 
     Shows what a VGG network sees in a whole data set: deconvnet reconstructions, computed by Celery
-    workers, left as pictures, a table and a page.
+    workers, left as pictures, a table and a page. `deconvoy help COMMAND` says more about each command.
     """
 
 
@@ -103,7 +103,9 @@ def submit(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[
 
 
 @click.command(short_help="Work for a cluster.")
-@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option(
+    "--gpus", metavar="GPUS", default="all", show_default=True, help="all, none, or numbers such as 0,1."
+)
 @click.option(
     "--metrics-port",
     type=WholeNumber(1, 65535),
@@ -113,7 +115,8 @@ def submit(sources: tuple[str, ...], out: str, as_json: bool, **options: Unpack[
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    help="What log lines are; json: an object a line.  [default: DECONVOY_LOG_FORMAT, else text]",
+    show_default="DECONVOY_LOG_FORMAT, else text",
+    help="What log lines are; json: an object a line.",
 )
 @verbosity_options("Log in full, as with DECONVOY_LOG_LEVEL=DEBUG.")
 def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
@@ -131,17 +134,22 @@ def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
     os.execve(sys.executable, command, {**os.environ, **log_environment()})  # noqa: S606
 
 
-@click.command(short_help="What works here, and what to do about what does not.")
+@click.command(short_help="Check what works here, and say what to do about the rest.")
 @click.option(
     "--out",
     metavar="PLACE",
     shell_complete=completers.folders,
     help="Check that this folder or s3://bucket/prefix can hold jobs.",
 )
-@click.option("--weights", shell_complete=completers.weights, help="Check these weights.")
-@click.option("--certify", is_flag=True, help="Measure what holds on this machine with --weights.")
+@click.option(
+    "--weights", metavar="NAME|FILE", shell_complete=completers.weights, help="Check these weights."
+)
+@click.option("--certify", is_flag=True, help="Measure how exact the engine is here, with --weights.")
 def doctor(out: str | None, weights: str | None, certify: bool) -> int:
-    """Example: deconvoy doctor --out results --weights hed --certify"""
+    """Example: deconvoy doctor --out results --weights hed --certify
+
+    Prints a line for each part: ok, or a problem and what to do about it. Ends with 1 if there is a problem.
+    """
     from producer.doctor import examine
 
     if certify and weights is None:
@@ -152,14 +160,14 @@ def doctor(out: str | None, weights: str | None, certify: bool) -> int:
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-@click.command(short_help="Print what makes your shell complete deconvoy's words.")
+@click.command(short_help="Print the script that makes a shell complete words.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: completers.Shell) -> None:
     """Example: eval "$(deconvoy completion bash)"
 
-    The example belongs into ~/.bashrc, with `zsh` into ~/.zshrc after compinit. For fish it is
-    deconvoy completion fish | source, in ~/.config/fish/config.fish. The tab key then completes commands,
-    options, layers, specs, models, weights and folders.
+    The line belongs into ~/.bashrc; with `zsh` in it, into ~/.zshrc after compinit. For fish it is
+    `deconvoy completion fish | source`, in ~/.config/fish/config.fish. Then the tab key completes commands,
+    options and their values: specs, layers, models, weights, folders.
     """
     click.echo(completers.script(cli, shell), nl=False)
 

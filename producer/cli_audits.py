@@ -39,7 +39,7 @@ def _fail_on_option(command: _Command) -> _Command:
     )(command)
 
 
-@click.command(short_help="What the network sees in a data set, unit by unit.")
+@click.command(short_help="Look at what a network sees in a data set, unit by unit.")
 @audit_options
 @click.option("--local", is_flag=True, help="Do it on this machine alone, as run does.")
 @click.option("--wait", is_flag=True, help="Show progress until it is finished.")
@@ -91,7 +91,7 @@ def audit(
         return _conclude(handle, ended, fail_on, as_json)
 
 
-@click.command(short_help="What an audit has found.")
+@click.command(short_help="List what an audit has found.")
 @click.argument("audit", shell_complete=completers.folders)
 @_fail_on_option
 @json_option

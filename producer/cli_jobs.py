@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SOME_IMAGES_FAILED = 3
 
 
-@click.command(short_help="How far a job is.")
+@click.command(short_help="Say how far a job is.")
 @click.argument("job", shell_complete=completers.folders)
 @click.option("--watch", is_flag=True, help="Show progress until the job is finished.")
 @json_option
@@ -31,7 +31,8 @@ SOME_IMAGES_FAILED = 3
 def status(job: str, watch: bool, as_json: bool) -> int:
     """Example: deconvoy status results/photos-1a2b3c4d5e
 
-    JOB is the job's place, a folder or s3://bucket/prefix/ID, which works without Redis, or its id.
+    Prints its state, how many images and shards are done, and how many images failed. JOB is the job's
+    place, a folder or s3://bucket/prefix/ID, which works without Redis, or its id.
     """
     from producer.jobs import closing, open_job
     from producer.progress import showing_job
@@ -47,14 +48,14 @@ def status(job: str, watch: bool, as_json: bool) -> int:
         return 1 if now.stopped else 0
 
 
-@click.command(short_help="The jobs that are known.")
+@click.command(short_help="List the jobs that are known.")
 @click.argument("out", required=False, shell_complete=completers.folders)
 @json_option
 def jobs(out: str | None, as_json: bool) -> None:
     """Example: deconvoy jobs results
 
-    Prints id and place of each job under OUT, a folder or s3://bucket/prefix, without Redis; without OUT, of
-    each that was submitted through the Redis of DECONVOY_REDIS_URL.
+    Prints id and place of each job under OUT, a folder or s3://bucket/prefix, for which no Redis is needed;
+    without OUT, of each that was submitted through the Redis of DECONVOY_REDIS_URL.
     """
     from producer.jobs import list_jobs
 

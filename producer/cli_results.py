@@ -32,7 +32,8 @@ def _selecting(command: _Command) -> _Command:
         multiple=True,
         metavar="GLOB",
         help="Only these images, such as '*cat*.jpg': the image as it was submitted, or the name at its end, "
-        "must match as a whole. * stands for slashes too. May be repeated. Default: all.",
+        "must match as a whole. * stands for slashes too. May be repeated.",
+        show_default="all",
     )
     spec = click.option(
         "--spec",
@@ -40,7 +41,8 @@ def _selecting(command: _Command) -> _Command:
         multiple=True,
         metavar="LAYER:SELECTION",
         shell_complete=completers.specs,
-        help="Only this spec of the job, in any spelling. May be repeated. Default: all.",
+        help="Only this spec of the job, in any spelling. May be repeated.",
+        show_default="all",
     )
     return click.argument("job", shell_complete=completers.folders)(spec(image(command)))
 
@@ -52,6 +54,7 @@ def _selecting(command: _Command) -> _Command:
 @click.option(
     "--jobs",
     "n_threads",
+    metavar="N",
     type=WholeNumber(1, 64),
     default=8,
     show_default=True,
@@ -68,7 +71,7 @@ def fetch(
     n_threads: int,
     as_json: bool,
 ) -> int:
-    """Example: deconvoy fetch s3://bucket/photos-1a2b3c4d5e pictures --spec pool5:max --image '*cat*.jpg'
+    """Example: deconvoy fetch results/photos-1a2b3c4d5e pictures --spec pool5:max
 
     Brings pictures into the folder DEST, each verified by its hash, and an index.parquet of just them.
     JOB is the job's place, which works without Redis, or its id. The same command again brings only what
@@ -113,7 +116,7 @@ def fetch(
 )
 @quiet_option
 def links(job: str, specs: tuple[str, ...], globs: tuple[str, ...], expires_s: int) -> None:
-    """Example: deconvoy links s3://bucket/photos-1a2b3c4d5e --spec pool5:max --expires 600
+    """Example: deconvoy links s3://bucket/photos-1a2b3c4d5e --expires 600
 
     Prints a JSON object a line: the page's link as `report`, then image, spec, unit and url of each picture.
     With layout tar, `offset` and `length` say which bytes of the url's object are the picture. Whoever has

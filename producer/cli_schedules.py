@@ -31,9 +31,9 @@ _NOT_SCHEDULED = {
 """Options of `audit` that a schedule cannot have, and why."""
 
 
-@click.group(cls=Commands, short_help="Audits on a timetable.")
+@click.group(cls=Commands, short_help="Have audits made on a timetable.")
 def schedule() -> None:
-    """Example: deconvoy schedule add nightly --cron '0 3 * * *' -- audit /data/photos --out /data/audits
+    """Example: deconvoy schedule list
 
     Schedules are kept in the Redis of DECONVOY_REDIS_URL; deconvoy beat submits their audits when they are
     due.
@@ -42,30 +42,39 @@ def schedule() -> None:
 
 @schedule.command(context_settings={"ignore_unknown_options": True}, short_help="Add or replace a schedule.")
 @click.argument("name")
-@click.option("--cron", required=True, help="Minute, hour, day of month, month, day of week, in UTC.")
+@click.option(
+    "--cron", required=True, metavar="CRON", help="Minute, hour, day of month, month, day of week, in UTC."
+)
 @click.option(
     "--keep",
     type=WholeNumber(1),
     metavar="N",
-    help="Delete finished audits of the schedule beyond the newest N. Default: keep all.",
+    show_default="keep all",
+    help="Delete finished audits of the schedule beyond the newest N.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- audit SOURCE...")
 @quiet_option
 def add(name: str, cron: str, keep: int | None, command: tuple[str, ...]) -> None:
-    """Example: deconvoy schedule add nightly --cron '0 3 * * *' --keep 10 -- audit photos/ --out audits
+    """\b
+    Example: deconvoy schedule add nightly --cron '0 3 * * *' --keep 10 \\
+             -- audit photos/ --out audits
 
     After `--` stands the audit as on the command line. A schedule of the same name is replaced. Days are in
     UTC, and day of month and day of week must both hold.
-    """
+    """  # noqa: D301
     with _schedules() as schedules:
         next_due = schedules.add(_definition(name, cron, keep, command))
     tell(f"schedule {name} is due next at {_time(next_due)}")
 
 
-@schedule.command("list", short_help="The schedules, and what became of their audits.")
+@schedule.command("list", short_help="List the schedules, and what became of their audits.")
 @json_option
 def list_(as_json: bool) -> None:
-    """Example: deconvoy schedule list"""
+    """Example: deconvoy schedule list
+
+    Prints of each schedule when it is due, when it was due last, and the place of that audit or why there is
+    none.
+    """
     with _schedules() as schedules:
         listed = schedules.list()
     if as_json:
@@ -79,7 +88,10 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @quiet_option
 def remove(name: str) -> None:
-    """Example: deconvoy schedule remove nightly"""
+    """Example: deconvoy schedule remove nightly
+
+    The audits that it has made stay where they are.
+    """
     with _schedules() as schedules:
         schedules.remove(name)
     tell(f"schedule {name} is removed")
@@ -88,7 +100,11 @@ def remove(name: str) -> None:
 @schedule.command(short_help="Submit an audit of a schedule now.")
 @click.argument("name")
 @click.option(
-    "--due", type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]), help="The time it was due.  [default: this minute]"
+    "--due",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    metavar="TIME",
+    show_default="this minute",
+    help="The time it was due, such as 2026-03-01T03:00:00+0000.",
 )
 def run(name: str, due: datetime | None) -> None:
     """Example: deconvoy schedule run nightly
@@ -105,8 +121,8 @@ def run(name: str, due: datetime | None) -> None:
 def beat() -> int:
     """Example: DECONVOY_REDIS_URL=redis://queue:6379/0 deconvoy beat
 
-    Runs until SIGTERM or Ctrl-C. After a pause it catches up: of each schedule with the last time that was
-    due, once. Several do no harm: one works, and when it is gone for half a minute, another one.
+    Runs until SIGTERM or Ctrl-C. What was due while no beat ran is made up for: of each schedule the last
+    time, once. Several beats do no harm: one works, and when it is gone for half a minute, another one.
     """
     import logging
     import os

@@ -26,7 +26,7 @@ def priority_option(default: str | None) -> Callable[[_Command], _Command]:
         "--priority",
         type=click.Choice(["high", "normal", "low"]),
         default=default,
-        show_default=default is not None,
+        show_default="the job's own" if default is None else True,
         help="Whose turn comes first; jobs of one priority take turns.",
     )
 
@@ -47,11 +47,19 @@ _NETWORK = (
     click.option(
         "--weights",
         shell_complete=completers.weights,
+        metavar="NAME|FILE",
         default="imagenet",
         show_default=True,
-        help="imagenet, hed, a file of weights, or random:SEED.",
+        help="imagenet, hed, random:SEED, or a .safetensors, .pth or .pt file.",
     ),
-    click.option("--model", type=click.Choice(MODELS), default=DEFAULT_MODEL, show_default=True),
+    click.option(
+        "--model",
+        type=click.Choice(MODELS),
+        metavar="MODEL",
+        default=DEFAULT_MODEL,
+        show_default=True,
+        help=f"{', '.join(MODELS)}; with _bn: batch norm, folded in.",
+    ),
     click.option(
         "--resize",
         type=click.Choice(["crop", "fit", "native"]),
@@ -62,6 +70,7 @@ _NETWORK = (
     click.option(
         "--size",
         "size_px",
+        metavar="PIXELS",
         type=WholeNumber(MIN_IMAGE_SIZE, 4096),
         default=224,
         show_default=True,
@@ -77,15 +86,23 @@ _NETWORK = (
 )
 _WORK = (
     click.option(
-        "--shard-size", type=WholeNumber(1, 100_000), help="Images a message. Default: by their cost."
+        "--shard-size",
+        type=WholeNumber(1, 100_000),
+        metavar="N",
+        show_default="by their cost",
+        help="Images in a message.",
     ),
     click.option(
         "--batch-size",
         type=WholeNumber(1, 4096),
-        help="Images that go forward together. Default: the worker finds it.",
+        metavar="N",
+        show_default="the worker finds it",
+        help="Images that go forward together.",
     ),
     priority_option(default="normal"),
-    click.option("--name", help="Start of the job's id. Default: the first source's name."),
+    click.option(
+        "--name", metavar="NAME", show_default="the first source's name", help="Start of the job's id."
+    ),
 )
 _PICTURES = (
     click.option(
@@ -94,8 +111,8 @@ _PICTURES = (
         multiple=True,
         metavar="LAYER:SELECTION",
         shell_complete=completers.specs,
-        help="What to project back: pool5:max, conv4_3:top:9, pool3:unit:7,12, 4:all. May be repeated. "
-        "Default: pool1 to pool5, each all and max.",
+        help="What to project back: pool5:max, conv4_3:top:9, pool3:unit:7,12, 4:all. May be repeated.",
+        show_default="pool1 to pool5, each all and max",
     ),
     click.option(
         "--format",
@@ -118,10 +135,13 @@ _UNITS = (
         "layers",
         multiple=True,
         shell_complete=completers.layers,
-        help="A layer to look at, such as pool5. May be repeated. Default: pool1 to pool5.",
+        metavar="LAYER",
+        show_default="pool1 to pool5",
+        help="A layer to look at, such as conv4_3. May be repeated.",
     ),
     click.option(
         "--top",
+        metavar="N",
         type=WholeNumber(1, 25),
         default=9,
         show_default=True,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
+import click
 import pytest
 
 from producer.cli import cli, main
+from tests.unit.test_docs import commands_of
+
+EVERY = [("", cli), *commands_of(cli)]
 
 
 @pytest.mark.parametrize(
@@ -101,3 +107,42 @@ def test_commands_are_listed_in_the_order_of_the_work(capsys: pytest.CaptureFixt
 
     assert [line.split()[0] for line in commands.splitlines()] == list(cli.commands)
     assert list(cli.commands)[:6] == ["run", "submit", "status", "jobs", "cancel", "resume"]
+
+
+@pytest.mark.parametrize(("name", "command"), EVERY)
+def test_help_shows_an_example_that_can_be_copied_and_used(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    command: click.Command,
+) -> None:
+    words = name.split()
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words, "--help"]) == 0
+    paragraphs = capsys.readouterr().out.split("\n\n")
+    example = paragraphs[1].strip().removeprefix("Example: ")
+    lines = example.splitlines()
+    # No line is broken but by the example's own backslash.
+    assert all(line.endswith("\\") for line in lines[:-1])
+
+    arguments = shlex.split(example.replace("\\\n", ""))
+    if arguments[0] == "eval":
+        assert arguments == ["eval", "$(deconvoy completion bash)"]
+        return
+    while "=" in arguments[0]:
+        arguments.pop(0)
+    assert arguments[: len(words) + 1] == ["deconvoy", *words]
+    if not isinstance(command, click.Group):
+        context = command.make_context("deconvoy", arguments[len(words) + 1 :])
+        assert context.args == []
+
+
+@pytest.mark.parametrize(("name", "command"), EVERY)
+def test_every_option_says_what_it_does_and_none_takes_a_text_without_a_name(
+    name: str, command: click.Command
+) -> None:
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.opts
+            metavar = option.make_metavar(click.Context(command))
+            assert option.is_flag or metavar not in ("TEXT", "INTEGER", "WHOLE NUMBER"), option.opts
