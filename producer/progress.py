@@ -119,6 +119,7 @@ def _bar() -> Iterator[Callable[[Standing], None]]:
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[besides]}"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     rate = Rate()
     with Progress(*columns, console=Console(stderr=True)) as progress:

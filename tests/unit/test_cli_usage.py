@@ -8,6 +8,8 @@ import click
 import pytest
 
 from producer.cli import cli, main
+from tests.unit.results.made import clean_environment, command
+from tests.unit.terminals import on_a_terminal
 from tests.unit.test_docs import commands_of
 
 EVERY = [("", cli), *commands_of(cli)]
@@ -146,3 +148,12 @@ def test_every_option_says_what_it_does_and_none_takes_a_text_without_a_name(
             assert option.help, option.opts
             metavar = option.make_metavar(click.Context(command))
             assert option.is_flag or metavar not in ("TEXT", "INTEGER", "WHOLE NUMBER"), option.opts
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rum"], ["--version"]])
+def test_a_terminal_gets_no_colours_in_help_versions_and_errors(arguments: list[str]) -> None:
+    environment = clean_environment(TERM="xterm-256color", FORCE_COLOR="1")
+    ended = on_a_terminal(command(*arguments), environment)
+
+    assert "\x1b" not in ended.stdout + ended.terminal
+    assert ended.stdout or ended.terminal

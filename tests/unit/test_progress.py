@@ -89,7 +89,7 @@ def test_a_terminal_gets_a_bar_with_rate_failures_and_time(finished: str) -> Non
     assert MOVES_CURSOR.search(ended.terminal)
     assert COLOUR.search(ended.terminal)
     bar = next(line for line in _text(ended.terminal) if line.startswith("images"))
-    assert re.search(r"6/6 .*1 failed .*\d:\d\d:\d\d", bar), bar
+    assert re.search(r"6/6 .*1 failed .*\d:\d\d:\d\d left", bar), bar
 
 
 def test_no_color_leaves_a_bar_without_colour(finished: str) -> None:
