@@ -59,11 +59,14 @@ def _text(error: click.ClickException, context: click.Context) -> str:
             return f"no such option {error.option_name}{_nearest(error.option_name, options)}"
         case click.MissingParameter(param=click.Parameter() as parameter):
             return f"{_name(parameter)} is missing{_how_to_write(parameter, context)}"
-        case click.BadOptionUsage():
-            parameter = next(each for each in _options(context) if error.option_name in each.opts)
-            if parameter.is_flag:
-                return f"{error.option_name} takes no value: write {error.option_name} alone"
-            return f"{error.option_name} needs a value{_how_to_write(parameter, context)}"
+        case click.BadOptionUsage(option_name=name):
+            for option in _options(context):
+                if name in option.opts and option.is_flag:
+                    return f"{name} takes no value: write {name} alone"
+                if name in option.opts:
+                    return f"{name} needs a value{_how_to_write(option, context)}"
+            # Within `schedule add`: an option of the audit that is to be scheduled.
+            return _sentence(error.format_message())
         case click.BadParameter(param=click.Parameter() as parameter):
             return f"{_name(parameter)}: {_sentence(error.message)}"
         case _:

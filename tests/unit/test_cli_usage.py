@@ -65,12 +65,22 @@ EVERY = [("", cli), *commands_of(cli)]
             "deconvoy schedule: no such command lst; did you mean list? see deconvoy schedule --help",
         ),
         ("schedule add", "deconvoy schedule add: NAME is missing; see deconvoy schedule add --help"),
+        (
+            "schedule add nightly --cron daily -- audit photos --out",
+            "deconvoy schedule add: option '--out' requires an argument; see deconvoy schedule add --help",
+        ),
+        (
+            "schedule add nightly --cron daily -- audit photos",
+            "deconvoy audit: --out is missing: write --out PLACE; see deconvoy audit --help",
+        ),
         ("help rnu", "deconvoy: no such command rnu; did you mean run? see deconvoy --help"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_to_do(
-    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: str, line: str
 ) -> None:
+    # Where nobody listens: what is wrong is found before anybody is asked.
+    monkeypatch.setenv("DECONVOY_REDIS_URL", "unix:///no/such.sock")
     assert main(arguments.split()) == 2
     assert capsys.readouterr() == ("", line + "\n")
 
