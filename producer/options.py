@@ -10,6 +10,7 @@ import click
 from producer import completers
 from producer.terminal import Verbosity, choose_verbosity
 from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, MODELS
+from worker.contract.formats import PICTURE_FORMATS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -116,7 +117,7 @@ _PICTURES = (
     ),
     click.option(
         "--format",
-        type=click.Choice(["png", "webp", "npy"]),
+        type=click.Choice([*PICTURE_FORMATS]),
         default="png",
         show_default=True,
         help="How reconstructions are stored; npy holds the numbers themselves.",

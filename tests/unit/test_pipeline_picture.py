@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from worker.contract.formats import PICTURE_FORMATS
 from worker.contract.jobs import PictureFormat
-from worker.pipeline.picture import display, encode, encode_input
+from worker.pipeline.picture import ENCODERS, display, encode, encode_input
 
 STD = (58.0, 57.0, 57.5)
 
@@ -101,7 +102,14 @@ def test_opposite_values_are_drawn_as_opposite_greys(pixels_CHW: npt.NDArray[np.
     np.testing.assert_array_equal(opposite_HWC, 256 - drawn_HWC.astype(int))
 
 
-@pytest.mark.parametrize("picture_format", ["png", "webp"])
+DRAWN = [name for name, known in PICTURE_FORMATS.items() if known.holds == "picture"]
+
+
+def test_every_format_has_its_encoder_and_every_encoder_its_format() -> None:
+    assert [*ENCODERS] == [*PICTURE_FORMATS]
+
+
+@pytest.mark.parametrize("picture_format", DRAWN)
 def test_encoded_pictures_hold_the_display_without_loss(picture_format: PictureFormat) -> None:
     pixels_CHW = np.random.default_rng(3).normal(size=(3, 21, 34)).astype(np.float32)
     picture = encode(pixels_CHW, STD, picture_format)

@@ -97,3 +97,8 @@ def test_named_weights_carry_the_hash_that_is_known() -> None:
 def test_weights_that_cannot_be_are_refused(weights: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="weights"):
         resolve_weights(weights and str(weights))
+
+
+def test_a_format_that_there_is_not_is_refused_and_those_that_there_are_named() -> None:
+    with pytest.raises(UsageError, match=r"option format cannot be 'jpeg': choose from png, webp, npy"):
+        make_plan({"format": "jpeg"})

@@ -14,12 +14,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from worker.contract import specs as layer_specs
 from worker.contract.architectures import DEFAULT_MODEL, MIN_IMAGE_SIZE, Layer
 from worker.contract.audits import AuditOptions, atlas_chunks
 from worker.contract.errors import MessageError
+from worker.contract.formats import PICTURE_FORMATS
 from worker.contract.queue import Priority
 
 FORMAT_VERSION: Final = 1
@@ -35,7 +37,17 @@ MAX_SHARDS: Final = 10_000_000
 """What a broken number may cost: each shard of a job is looked at when its status is asked for."""
 
 Resize = Literal["crop", "fit", "native"]
-PictureFormat = Literal["png", "webp", "npy"]
+
+
+def _known_format(name: str) -> str:
+    if name not in PICTURE_FORMATS:
+        raise PydanticCustomError("picture_format", f"choose from {', '.join(PICTURE_FORMATS)}")
+    return name
+
+
+PictureFormat = Annotated[str, AfterValidator(_known_format)]
+"""A name in `PICTURE_FORMATS`."""
+
 Layout = Literal["files", "tar"]
 Precision = Literal["fp32", "tf32", "bf16"]
 

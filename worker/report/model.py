@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from worker.contract.errors import MessageError
+from worker.contract.formats import PICTURE_FORMATS, Format
 from worker.contract.jobs import Job
 from worker.contract.records import WEIGHTS_METADATA, Row, summary_of
 from worker.contract.specs import LayerSpec, parse_spec
@@ -28,7 +29,6 @@ MAX_FAILURES = 500
 _SMALL = 0.12
 """A window narrower than this part of the photograph gets a ring, so that it is found."""
 _RING = 0.08
-_MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "npy": None}
 _STAGES = {
     "read": "image bytes from their place",
     "decode": "to pixels, and preprocessing",
@@ -70,7 +70,7 @@ class Ring(NamedTuple):
 @dataclass(frozen=True)
 class Recon:
     """One reconstruction. `place` says in words where its picture stands; `src` is the picture as a
-    data: URI, None where none can be shown (npy).
+    data: URI, None where browsers show none of its format.
     """
 
     unit: int | None
@@ -156,6 +156,11 @@ class Page:
     photographs: tuple[Photograph, ...]
     failures: tuple[Failure, ...]
     stages: tuple[Stage, ...]
+
+    @property
+    def format(self) -> Format:
+        """What the pictures hold, and whether browsers show them."""
+        return PICTURE_FORMATS[self.job.request.format]
 
     @property
     def slowest(self) -> Stage | None:
@@ -253,7 +258,7 @@ def _recon(pictures: Pictures, job: Job, row: Row, whole: Window) -> Recon:
             f"the index gives no window for {row.spec} of {row.image}; resume the job with this version"
         )
     window = Window(row.left, row.top, row.right, row.bottom)
-    media_type = _MEDIA_TYPES[job.request.format]
+    media_type = PICTURE_FORMATS[job.request.format].media_type
     ring = None
     side = max(whole.width, whole.height)
     if max(window.width, window.height) < _SMALL * side:

@@ -14,6 +14,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, ResponseStreamingError
 
 from worker.contract.errors import ObjectTooLarge, StorageError, StorageUnavailable, UsageError
+from worker.contract.formats import PICTURE_FORMATS
 from worker.contract.settings import load_settings
 from worker.storage.client import s3_client
 from worker.storage.retries import pause_s
@@ -32,9 +33,8 @@ _CONTENT_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
     ".parquet": "application/vnd.apache.parquet",
-    ".png": "image/png",
     ".tar": "application/x-tar",
-    ".webp": "image/webp",
+    **{f".{name}": known.media_type for name, known in PICTURE_FORMATS.items() if known.media_type},
 }
 """Not from `mimetypes`, which says what the machine at hand has set up."""
 
