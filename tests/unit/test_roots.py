@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.contract.errors import ImageNotAllowed, SettingsError
-from worker.contract.roots import check_image, parse_roots
+from worker.contract.errors import ImageNotAllowed, JobError, SettingsError
+from worker.contract.roots import check_image, check_place, parse_roots
 from worker.contract.settings import Settings, load_settings
 
 PARTS = st.lists(st.sampled_from(["a", "b", "ab", "..", ".", "", "link", "a.jpg"]), max_size=8)
@@ -160,7 +160,7 @@ def test_a_root_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, others:
         load_settings()
     assert str(caught.value) == (
         f"DECONVOY_ALLOWED_ROOTS={others + root!r} cannot be used: {root.strip()!r} is neither an absolute "
-        "folder nor s3://bucket or s3://bucket/prefix; correct it or unset it"
+        "folder nor s3://bucket/prefix; correct it or unset it"
     )
 
 
@@ -168,3 +168,14 @@ def test_roots_that_are_given_as_they_are_are_checked_too() -> None:
     assert Settings(allowed_roots=("/a,b",)).allowed_roots == ("/a,b",)
     with pytest.raises(ValueError, match="neither an absolute folder"):
         parse_roots(["data"])
+
+
+@pytest.mark.parametrize("place", ["other://x/job", "s3://other/x/job", "x://../job"])
+def test_a_place_of_another_scheme_is_no_path_below_the_folder_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_place(f"{tmp_path}/x/job", [str(tmp_path)])
+
+    with pytest.raises(JobError, match="no job may stand at"):
+        check_place(place, [str(tmp_path), "s3://bucket"])

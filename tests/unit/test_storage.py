@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -25,24 +25,29 @@ from hypothesis import strategies as st
 from tests.memory_store import MemoryStore
 from tests.s3_server import UseS3, localbucket_server
 from worker.contract.errors import ObjectNotFound, StorageDenied, StorageError, UsageError
+from worker.contract.roots import SCHEMES
 from worker.storage import Store, open_store
 from worker.storage.client import s3_client
+from worker.storage.factory import OPENERS
 
-BACKENDS = ("folder", "memory", "s3-moto", "s3-localbucket")
-LASTING = tuple(backend for backend in BACKENDS if backend != "memory")
+NewStores = Callable[[pytest.FixtureRequest], Iterator[Store]]
+"""Gives one empty store of a kind after the other."""
 
 
-def _new_stores(backend: str, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """One empty store of that kind after the other."""
-    match backend:
-        case "folder":
-            folder = request.getfixturevalue("tmp_path")
-            return (open_store(folder / f"place-{number}") for number in count())
-        case "memory":
-            return (MemoryStore() for _ in count())
-        case _:
-            bucket = request.getfixturevalue("s3_bucket" if backend == "s3-moto" else "localbucket_bucket")
-            return (open_store(f"s3://{bucket}/place {number}") for number in count())
+def _places(start: str, needs: str) -> NewStores:
+    """Numbered places that begin alike; `{}` is the value of the fixture `needs`."""
+    return lambda request: (
+        open_store(f"{start.format(request.getfixturevalue(needs))}{number}") for number in count()
+    )
+
+
+BACKENDS: Mapping[str, NewStores] = {
+    "folder": _places("{}/place-", "tmp_path"),
+    "memory": lambda _: (MemoryStore() for _ in count()),
+    "s3-moto": _places("s3://{}/place ", "s3_bucket"),
+    "s3-localbucket": _places("s3://{}/place ", "localbucket_bucket"),
+}
+LASTING = [backend for backend in BACKENDS if backend != "memory"]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +64,9 @@ def localbucket_bucket(localbucket_endpoint: str, use_s3: UseS3) -> str:
     return name
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS])
 def new_stores(request: pytest.FixtureRequest) -> Iterator[Store]:
-    return _new_stores(request.param, request)
+    return BACKENDS[request.param](request)
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def store(new_stores: Iterator[Store]) -> Store:
 
 @pytest.fixture(params=LASTING)
 def lasting_store(request: pytest.FixtureRequest) -> Store:
-    return next(_new_stores(request.param, request))
+    return next(BACKENDS[request.param](request))
 
 
 def test_what_was_written_is_read_back_byte_for_byte(store: Store) -> None:
@@ -350,6 +355,10 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "cannot write 'large'" in done.stdout
     assert "No space left" in done.stdout
+
+
+def test_every_scheme_can_be_opened_and_nothing_else() -> None:
+    assert [*OPENERS] == [*SCHEMES]
 
 
 def test_a_place_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

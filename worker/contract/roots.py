@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from worker.contract import keys
 from worker.contract.errors import ImageNotAllowed, JobError
@@ -18,20 +19,36 @@ BUCKET = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}"
 """What a bucket may be called, as a regular expression; `.` and `..` would be folders."""
 
 _S3_OBJECT = re.compile(rf"s3://{BUCKET}/.+", re.DOTALL)
-_S3_ROOT = re.compile(rf"s3://{BUCKET}(/.*)?", re.DOTALL)
+
+
+class Scheme(NamedTuple):
+    """A kind of place that is no folder: how one is written, for messages, and what every one matches."""
+
+    example: str
+    place: re.Pattern[str]
+
+
+SCHEMES: Final[Mapping[str, Scheme]] = {
+    "s3": Scheme("s3://bucket/prefix", re.compile(rf"s3://{BUCKET}(/.*)?", re.DOTALL)),
+}
+"""By what stands before `://`; `worker/storage/factory.py` opens them."""
+
+KINDS_OF_PLACES: Final = " or ".join(scheme.example for scheme in SCHEMES.values())
 
 
 def parse_roots(roots: str | Sequence[str]) -> tuple[str, ...]:
-    """The folders and `s3://` prefixes of a text with commas, or of a sequence; none for an empty one.
+    """The folders and places of `SCHEMES` of a text with commas, or of a sequence; none for an empty one.
 
-    Raises ValueError for one that is neither an absolute folder nor such a prefix.
+    Raises ValueError for one that is neither an absolute folder nor such a place.
     """
     if isinstance(roots, str):
         roots = [root.strip() for root in roots.split(",")] if roots else []
     for root in roots:
-        usable = _S3_ROOT.fullmatch(root) and not _climbs(root) if "://" in root else root.startswith("/")
-        if not usable:
-            raise ValueError(f"{root!r} is neither an absolute folder nor s3://bucket or s3://bucket/prefix")
+        scheme, separator, _ = root.partition("://")
+        known = SCHEMES.get(scheme)
+        usable = known and known.place.fullmatch(root) and not _climbs(root)
+        if not (usable if separator else root.startswith("/")):
+            raise ValueError(f"{root!r} is neither an absolute folder nor {KINDS_OF_PLACES}")
     return tuple(roots)
 
 
@@ -68,9 +85,9 @@ def check_place(place: str, allowed: Sequence[str]) -> None:
 
 
 def _lies_under(name: str, roots: Sequence[str]) -> bool:
-    if name.startswith(_S3):
-        return any(name.startswith(f"{root.rstrip('/')}/") for root in roots if root.startswith(_S3))
-    return _leads_into(name, [root for root in roots if not root.startswith(_S3)])
+    if "://" in name:
+        return any(name.startswith(f"{root.rstrip('/')}/") for root in roots if "://" in root)
+    return _leads_into(name, [root for root in roots if "://" not in root])
 
 
 def _climbs(uri: str) -> bool:

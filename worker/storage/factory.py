@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from worker.contract.errors import UsageError
 from worker.contract.paths import expanded
+from worker.contract.roots import KINDS_OF_PLACES
 from worker.storage.base import Store, is_key
 from worker.storage.folder import FolderStore
-from worker.storage.objects import is_s3, split_uri
+from worker.storage.objects import split_uri
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -28,10 +31,11 @@ def open_store(place: str | os.PathLike[str]) -> Store:
         raise UsageError("the place is empty: name a folder or s3://bucket/prefix")
     if _CONTROL.search(text):
         raise UsageError(f"{text!r} cannot be a place: it holds control characters; choose another name")
-    if is_s3(text):
-        return _open_bucket(text)
-    if "://" in text:
-        raise UsageError(f"{text!r} is no kind of place; use a folder or s3://bucket/prefix")
+    scheme, separator, _ = text.partition("://")
+    if separator:
+        if scheme not in OPENERS:
+            raise UsageError(f"{text!r} is no kind of place; use a folder or {KINDS_OF_PLACES}")
+        return OPENERS[scheme](text)
     # os.path and not pathlib: it takes ".." away without following links.
     return FolderStore(Path(os.path.abspath(expanded(text))))  # noqa: PTH100
 
@@ -45,3 +49,9 @@ def _open_bucket(uri: str) -> Store:
     from worker.storage.s3 import S3Store
 
     return S3Store(bucket, prefix)
+
+
+OPENERS: Final[Mapping[str, Callable[[str], Store]]] = {
+    "s3": _open_bucket,
+}
+"""By the schemes of `worker.contract.roots`."""
