@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.deconv.common import relative_difference
 from tests.oracle import Oracle
-from worker.contract.architectures import MODELS, layers_of
+from worker.contract.architectures import BATCH_NORM_SUFFIX, MODELS, layers_of
 from worker.contract.errors import WeightsError
 from worker.deconv import Deconvnet
 from worker.deconv.forward import forward
@@ -23,9 +23,19 @@ from worker.deconv.weights import HED, IMAGENET, load_weights
 
 
 def _trunk(model: str) -> nn.Sequential:
-    """torchvision's trunk with random weights, and norms that have seen data."""
+    """torchvision's trunk with random weights, and norms that have seen data; layers by layer for a VGG that
+    torchvision has not.
+    """
     torch.manual_seed(11)
-    features: nn.Sequential = torchvision.models.get_model(model, weights=None).features
+    if model in torchvision.models.list_models():
+        features: nn.Sequential = torchvision.models.get_model(model, weights=None).features
+    else:
+        plan = [
+            layer.channels if layer.kind == "conv" else "M"
+            for layer in layers_of(model)
+            if layer.kind != "relu"
+        ]
+        features = torchvision.models.vgg.make_layers(plan, batch_norm=model.endswith(BATCH_NORM_SUFFIX))
     for module in features:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.randn(module.num_features) * 0.1

@@ -111,6 +111,10 @@ def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:
 def _imagenet(model: str) -> Weights:
     import torchvision.models as models  # slow to import, needed here only
 
+    if not hasattr(models, model):
+        raise WeightsError(
+            f"weights imagenet: torchvision has none of {model}; use a file with --weights PATH"
+        )
     enum = getattr(models, f"{model.upper()}_Weights").IMAGENET1K_V1
     try:
         # The whole network is 528 MB; its classifier is dropped at once.
