@@ -8,7 +8,7 @@ OUT ?= demo-out
 .PHONY: help setup lock demo test chaos lint format bench up down docker-check clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: .venv/.complete ## Build .venv with everything pinned by version and hash
 
@@ -23,16 +23,16 @@ setup: .venv/.complete ## Build .venv with everything pinned by version and hash
 lock: ## Pin dependencies anew, with hashes (needs uv; UPGRADE=NAME or UPGRADE=all for newer ones)
 	docker/lock.sh
 
-demo: setup ## Photographs through Redis, Celery and VGG-16 to a page in ./demo-out (WEIGHTS=, IMAGES=, OUT=)
+demo: setup ## Six photographs through Redis, Celery and VGG-16 to a page (IMAGES=, WEIGHTS=, OUT=)
 	$(BIN)/deconvoy run $(if $(IMAGES),$(IMAGES),$$($(BIN)/python tests/photographs.py)) --weights $(WEIGHTS) --out $(OUT)
 
 test: setup ## Run all tests, two at a time: many of them wait most of the time
 	$(BIN)/pytest -n 2 --dist loadfile
 
-chaos: setup ## Kill, stop and cut off workers, Redis and S3, and all other tests that take long (half an hour)
+chaos: setup ## Run the tests that take long: workers, Redis and S3 killed, stopped and cut off
 	CHAOS=full $(BIN)/pytest -m "chaos or at_length"
 
-lint: setup ## What CI checks: ruff, format, mypy --strict, import-linter, advisories of what is pinned
+lint: setup ## Check what the hook and CI check: ruff, format, mypy --strict, import-linter, advisories
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,19 +43,19 @@ format: setup ## Let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure the engine; prints a table and writes bench.json
+bench: setup ## Measure the engine: prints a table, writes bench.json
 	$(BIN)/python -m tests.bench
 
-up: ## Everything in containers on this machine, the worker on the CPU (GPU=1: on all its GPUs)
+up: ## Start everything in containers, the worker on the CPU (GPU=1: on all GPUs)
 	docker/prepare.sh
 	docker compose -f docker/compose.yaml $(if $(GPU),-f docker/compose.gpu.yaml) up --build --detach --wait
 
 down: ## Stop the containers; what Redis, S3 and Prometheus hold stays
 	docker compose -f docker/compose.yaml --profile tools down
 
-docker-check: setup ## Check docker/ without a container engine: linters, schemas, commands, settings, metrics
+docker-check: setup ## Check docker/ without a container engine
 	BIN=$(CURDIR)/$(BIN) docker/check.sh
 	$(BIN)/pytest tests/unit/test_docker.py tests/unit/test_docker_metrics.py tests/unit/test_healthcheck.py
 
-clean: ## Remove the environment and the demo's output
+clean: ## Remove .venv, the demo's output and bench.json
 	rm -rf .venv $(OUT) bench.json

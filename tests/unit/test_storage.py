@@ -358,7 +358,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path: Path) -> 
 
 
 def test_every_scheme_can_be_opened_and_nothing_else() -> None:
-    assert [*OPENERS] == [*SCHEMES]
+    assert OPENERS.keys() == SCHEMES.keys()
 
 
 def test_a_place_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
