@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.length import at_length
 from tests.photographs import photographs
 from worker.contract import keys
 
@@ -121,6 +122,7 @@ def test_what_a_walk_adds_passes_the_tests_that_it_names(copy: Path, title: str)
     assert re.search(r"^[1-9]\d* passed", run(copy, command), re.MULTILINE)
 
 
+@at_length
 @pytest.mark.integration
 def test_a_job_can_use_all_that_the_walks_add(copy: Path, tmp_path: Path) -> None:
     file = tmp_path / "jobs.db"

@@ -21,6 +21,7 @@ from tests.report_job import (
     read_html,
 )
 from worker.contract.errors import ObjectNotFound
+from worker.contract.formats import PICTURE_FORMATS
 from worker.contract.keys import image_key, input_key
 from worker.contract.records import WEIGHTS_METADATA, Row
 from worker.report import model
@@ -328,12 +329,22 @@ def test_a_long_list_of_failures_is_cut_and_names_the_index(
     assert "lists 2 of 3" in failures.text
 
 
-def test_npy_shows_where_the_arrays_stand_and_no_pictures(tmp_path: Path) -> None:
-    job = finished_job(tmp_path, picture_format="npy")
+@pytest.mark.parametrize(
+    "picture_format", [n for n, known in PICTURE_FORMATS.items() if not known.media_type]
+)
+def test_of_a_format_that_browsers_do_not_show_the_page_says_where_the_files_stand(
+    tmp_path: Path, picture_format: str
+) -> None:
+    job = finished_job(tmp_path, picture_format=picture_format)
     job.add("cat.png")
     page = read_html(job.write())
     assert not page.all("img")
-    assert "npy arrays, which are for programs" in page.one("section", class_="reading").text
+    reading = page.one("section", class_="reading").text
+    drawn = PICTURE_FORMATS[picture_format].holds == "picture"
+    kind = "files, which browsers do not show" if drawn else "arrays, which are for programs"
+    assert f"The reconstructions of this job are {picture_format} {kind}" in reading
+    assert ("Grey is zero." in reading) is drawn
+    assert "enlarged" not in reading
     for row in job.rows:
         cell = cell_of(article_of(page, row.image), row.spec)
         assert cell.one("code").text == row.key
