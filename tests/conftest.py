@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +64,14 @@ def s3_bucket(s3_environment: dict[str, str]) -> str:
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Names of tests go between processes as UTF-8: a text that is none is named by its escapes."""
     return ascii(val) if isinstance(val, str) and not val.isprintable() else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Add up the seconds of each folder's tests, their fixtures included."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.split("/")[1]] += report.duration
+    if seconds:
+        told = ", ".join(f"{folder} {total:.0f}" for folder, total in sorted(seconds.items()))
+        terminalreporter.write_line(f"seconds of tests: {told}")
