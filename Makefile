@@ -5,7 +5,7 @@ WEIGHTS ?= hed
 OUT ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test chaos lint format bench up down docker-check clean
+.PHONY: help setup lock demo test chaos lint format docs bench up down docker-check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ lint: setup ## Check what the hook and CI check: ruff, format, mypy --strict, im
 format: setup ## Let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## Write the generated pages anew: the help of all commands, the licences
+	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_licences.py
 
 bench: setup ## Measure the engine: prints a table, writes bench.json
 	$(BIN)/python -m tests.bench
