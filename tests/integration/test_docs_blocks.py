@@ -105,8 +105,10 @@ def test_sql_runs_as_it_stands(block: Block, on: Stage, monkeypatch: pytest.Monk
     with duckdb.connect() as connection:
         rows = connection.execute(block.code).fetchall()
     if "strongest" in block.code:
-        assert {row[0] for row in rows} == {"pool5"}
-        assert sum(row[2] for row in rows) >= 2
+        # Each of the two photographs has one strongest activation, in each job of the folder.
+        n_images = sum(row[2] for row in rows if row[0] == "pool5")
+        assert n_images >= 2
+        assert n_images % 2 == 0
     else:
         assert rows == []
 
@@ -165,7 +167,8 @@ def test_every_key_that_all_this_has_left_in_redis_is_documented(on: Stage) -> N
     patterns = [re.sub(r"(JOB|WORKER|NAME)$", "*", name) for name in named]
     with redis.Redis.from_url(on.environment["DECONVOY_REDIS_URL"], decode_responses=True) as client:
         left = set(map(str, client.scan_iter(count=1000)))
-    assert {"deconvoy:jobs", "deconvoy:schedule_runs"} <= left
+    assert "deconvoy:jobs" in left
+    assert len([key for key in left if key.startswith("deconvoy:progress:")]) > 5
     assert [key for key in left if not any(fnmatch.fnmatch(key, pattern) for pattern in patterns)] == []
 
 
