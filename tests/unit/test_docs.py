@@ -26,7 +26,8 @@ MANUAL = "\n".join(text_of(name_of(path)) for path in DOCUMENTS if path.name != 
 EXPLAINED = MANUAL.replace(text_of("docs/commands.md"), "")
 """What people wrote: the help of the commands does not explain itself."""
 
-KINDS = {"bash", "console", "json", "promql", "python", "sql", "text"}
+KINDS = {"bash", "promql", "python", "sql", "text"}
+"""What is after a fence: all but `text` is run, or at least parsed."""
 
 
 def commands_of(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
