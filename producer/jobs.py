@@ -53,6 +53,10 @@ class JobHandle:
         self.store = store
         self.broker = broker
 
+    def __repr__(self) -> str:
+        what = "job" if self.job.audit is None else "audit"
+        return f"<JobHandle of {what} {self.id}: {self.job.n_images} images, at {self.place}>"
+
     @property
     def id(self) -> str:
         """The job's id."""

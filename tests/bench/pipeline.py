@@ -32,9 +32,9 @@ from worker.contract import keys, records
 from worker.contract.jobs import Job, Layout, Preprocessing, Request
 from worker.contract.specs import DEFAULT_SPECS, LayerSpec
 from worker.deconv import Reconstruction
+from worker.display import display
 from worker.pipeline import Assignment, Engine, Limits, run_shard
 from worker.pipeline.batches import BatchSizes
-from worker.pipeline.picture import display
 from worker.pipeline.preprocess import preprocess
 from worker.storage import Store, open_store
 

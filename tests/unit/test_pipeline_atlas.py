@@ -26,8 +26,8 @@ from worker.contract.errors import JobError, ObjectNotFound
 from worker.contract.jobs import Job
 from worker.deconv import Controls as RealControls
 from worker.deconv import Deconvnet
+from worker.display import display
 from worker.pipeline import Assignment, Caution, ShardResult, run_atlas
-from worker.pipeline.picture import display
 from worker.pipeline.preprocess import preprocess
 from worker.pipeline.sprites import Field
 from worker.storage import Store

@@ -15,7 +15,8 @@ from PIL import Image
 
 from worker.contract.formats import PICTURE_FORMATS
 from worker.contract.jobs import PictureFormat
-from worker.pipeline.picture import ENCODERS, display, encode, encode_input
+from worker.display import display
+from worker.pipeline.picture import ENCODERS, encode, encode_input
 
 STD = (58.0, 57.0, 57.5)
 

@@ -26,8 +26,8 @@ from worker.contract import keys, records
 from worker.contract.errors import JobError, ObjectNotFound
 from worker.contract.jobs import Request
 from worker.contract.stages import STAGES
+from worker.display import display
 from worker.pipeline import Assignment, ShardResult, run_shard
-from worker.pipeline.picture import display
 from worker.storage import Store, open_store
 
 

@@ -9,7 +9,7 @@ Source: Zeiler & Fergus (arXiv 1311.2901), section 2.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,8 @@ class Forward:
 
     n_images: int
     sizes: tuple[Size, ...]
-    maps: dict[int, Tensor]
-    switches_NCHW: dict[int, Tensor]
+    maps: dict[int, Tensor] = field(repr=False)
+    switches_NCHW: dict[int, Tensor] = field(repr=False)
 
 
 def forward(

@@ -33,8 +33,9 @@ class Reconstruction:
     """What one activation, or one whole feature map, looks like in pixels.
 
     `image` is the image's number in the batch. `unit`, place (`y`, `x`) and `activation` are None for
-    `all`. `pixels_CHW` is float32 on the CPU, RGB, signed, in network-input units, on `window` only;
-    outside it the reconstruction is zero. `nonfinite` counts its NaN and infinite values.
+    `all`. `pixels_CHW` (3, H, W) is float32 on the CPU, RGB, signed, in network-input units, on `window`
+    only; outside it the reconstruction is zero. `nonfinite` counts its NaN and infinite values. Times
+    `pixel_std_C`, a factor a channel, `pixels_CHW` is in units of 0-255 pixels.
     """
 
     image: int
@@ -46,6 +47,24 @@ class Reconstruction:
     window: Window
     pixels_CHW: Tensor
     nonfinite: int
+    pixel_std_C: tuple[float, float, float]
+
+    def __repr__(self) -> str:
+        parts = [f"image {self.image}"]
+        if self.unit is not None:
+            parts.append(f"unit {self.unit} at y {self.y}, x {self.x}, activation {self.activation:.4g}")
+        left, top, right, bottom = self.window
+        parts.append(f"window ({left}, {top}) to ({right}, {bottom})")
+        parts.append(f"pixels_CHW {' x '.join(map(str, self.pixels_CHW.shape))}")
+        if self.nonfinite:
+            parts.append(f"{self.nonfinite} not finite")
+        return f"<Reconstruction {self.spec}: {', '.join(parts)}>"
+
+    def _repr_png_(self) -> bytes:
+        """A notebook shows this: the picture that a job would store."""
+        from worker.display import as_png, display  # numpy and Pillow are needed here only
+
+        return as_png(display(self.pixels_CHW.numpy(), self.pixel_std_C)[0])
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,11 @@ class Ascent:
     up: Forward
     specs: tuple[LayerSpec, ...]
     seeds: tuple[Seed, ...]
+
+    def __repr__(self) -> str:
+        height, width = self.up.sizes[0]
+        specs = ", ".join(map(str, self.specs))
+        return f"<Ascent of {self.up.n_images} images, {height} x {width}: {specs}; {len(self.seeds)} seeds>"
 
     def parts(self, n_seeds: int) -> Iterator[Ascent]:
         """The same pass up with at most `n_seeds` of its single activations each, in their order."""
@@ -77,6 +101,11 @@ class Deconvnet:
         self.device = _device(device)
         self.precision = precision
         self.trunk = Trunk.build(model, weights.state, self.device, _dtype(precision, self.device))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Deconvnet {self.trunk.model}, weights {self.weights.name}, {self.precision} on {self.device}>"
+        )
 
     @classmethod
     def load(
@@ -169,7 +198,7 @@ class Deconvnet:
             pixels = project_maps(self.trunk, maps, up, self.budget.band_elements) if maps else {}
         for spec in (spec for spec in specs if spec.is_whole_map):
             for image, pixels_CHW in enumerate(_at_hand(pixels[spec.layer.index])):
-                results[image, spec].append(_whole_map(image, spec, whole(up.sizes[0]).window(), pixels_CHW))
+                results[image, spec].append(self._whole_map(image, spec, up, pixels_CHW))
         return [result for image in range(up.n_images) for spec in specs for result in results[image, spec]]
 
     def single_activations(self, trunk: Trunk, seeds: Sequence[Seed], up: Forward) -> list[Reconstruction]:
@@ -186,8 +215,33 @@ class Deconvnet:
                 seed = seeds[index]
                 window = receptive_window(layers[: seed.spec.layer.index + 1], seed.y, seed.x, up.sizes[0])
                 pixels_CHW = _laid_into(window, patch.boxes[row], pixels_NCHW[row])
-                found[index] = _single_activation(seed, window, pixels_CHW, nonfinite_N[row])
+                found[index] = Reconstruction(
+                    seed.image,
+                    seed.spec,
+                    seed.unit,
+                    seed.y,
+                    seed.x,
+                    seed.activation,
+                    window,
+                    pixels_CHW,
+                    nonfinite_N[row],
+                    self.normalisation.pixel_std_C,
+                )
         return [found[index] for index in range(len(seeds))]
+
+    def _whole_map(self, image: int, spec: LayerSpec, up: Forward, pixels_CHW: Tensor) -> Reconstruction:
+        return Reconstruction(
+            image=image,
+            spec=spec,
+            unit=None,
+            y=None,
+            x=None,
+            activation=None,
+            window=whole(up.sizes[0]).window(),
+            pixels_CHW=pixels_CHW.contiguous(),
+            nonfinite=int(pixels_CHW.numel() - pixels_CHW.isfinite().sum()),
+            pixel_std_C=self.normalisation.pixel_std_C,
+        )
 
     def _up(self, x_NCHW: Tensor, layers: Sequence[Layer], *, way_back: bool = True) -> Forward:
         size = Size(*x_NCHW.shape[2:])
@@ -221,18 +275,6 @@ class Deconvnet:
         """Network input on the device, in the trunk's data type, channels last in memory."""
         x_NCHW = x_NCHW.to(self.device, self.trunk.dtype)
         return x_NCHW.contiguous(memory_format=torch.channels_last)
-
-
-def _whole_map(image: int, spec: LayerSpec, window: Window, pixels_CHW: Tensor) -> Reconstruction:
-    pixels_CHW = pixels_CHW.contiguous()
-    nonfinite = int(pixels_CHW.numel() - pixels_CHW.isfinite().sum())
-    return Reconstruction(image, spec, None, None, None, None, window, pixels_CHW, nonfinite)
-
-
-def _single_activation(seed: Seed, window: Window, pixels_CHW: Tensor, nonfinite: int) -> Reconstruction:
-    return Reconstruction(
-        seed.image, seed.spec, seed.unit, seed.y, seed.x, seed.activation, window, pixels_CHW, nonfinite
-    )
 
 
 def _at_hand(pixels_NCHW: Tensor) -> Tensor:

@@ -17,6 +17,10 @@ class Profile:
     peak_NC: Tensor
     firing_NC: Tensor
 
+    def __repr__(self) -> str:
+        n_images, n_units = self.peak_NC.shape
+        return f"<Profile of {n_images} images, {n_units} units>"
+
 
 def profile_of(map_NCHW: Tensor) -> Profile:
     """The profile of a feature map. No order of its places changes a bit of it."""

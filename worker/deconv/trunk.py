@@ -7,7 +7,7 @@ its channel axes swapped (Dumoulin & Visin, arXiv 1603.07285, section 4.1), with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,9 @@ class Convolution:
     """One 3 x 3 convolution. `kernel_OIHW` and `bias_O` lead up, `back_OIHW` leads down."""
 
     layer: Layer
-    kernel_OIHW: Tensor
-    bias_O: Tensor
-    back_OIHW: Tensor
+    kernel_OIHW: Tensor = field(repr=False)
+    bias_O: Tensor = field(repr=False)
+    back_OIHW: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)

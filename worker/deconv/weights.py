@@ -15,7 +15,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
 
@@ -69,7 +69,7 @@ class WeightsInfo:
 class Weights:
     """A trunk's tensors by torchvision's names (`0.weight`, …), and the input they expect."""
 
-    state: Mapping[str, Tensor]
+    state: Mapping[str, Tensor] = field(repr=False)
     normalisation: Normalisation
     info: WeightsInfo
 

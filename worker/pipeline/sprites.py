@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from worker.contract.architectures import Layer, layers_of
+from worker.display import display
 from worker.pipeline.engine import Window
-from worker.pipeline.picture import display
 
 MAX_CELL_SIDE = 112
 """Pixels: larger windows are shrunk to it."""
