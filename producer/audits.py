@@ -76,7 +76,7 @@ def make_audit_plan(options: AuditPlanOptions) -> Plan:
     layers = options.get("layers") or DEFAULT_LAYERS
     chosen: PlanOptions = {"specs": [f"{layer}:max" for layer in layers]}
     for option in PlanOptions.__annotations__.keys() & options.keys():
-        chosen[option] = options[option]  # type: ignore[literal-required]
+        chosen[option] = options[option]  # type: ignore[literal-required]  # keys of both
     try:
         audit_options = AuditOptions(top=options.get("top", 9), recompute=options.get("recompute", False))
     except ValidationError as error:

@@ -120,4 +120,4 @@ def beat(settings: Settings) -> None:
 def _start(name: str, due: datetime) -> subprocess.Popen[bytes]:
     # -P: a folder named `producer` where the user stands must not be taken for ours.
     command = [sys.executable, "-P", "-m", "producer.cli", "schedule", "run", name, "--due", due.isoformat()]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603 (a list of words, no shell)

@@ -131,7 +131,8 @@ def worker(gpus: str, metrics_port: int | None, log_format: str | None) -> None:
         command += ["--metrics-port", str(metrics_port)]
     if log_format is not None:
         command += ["--log-format", log_format]
-    os.execve(sys.executable, command, {**os.environ, **log_environment()})  # noqa: S606
+    environment = {**os.environ, **log_environment()}
+    os.execve(sys.executable, command, environment)  # noqa: S606 (a list of words, no shell)
 
 
 @click.command(short_help="Check what works here, and say what to do about the rest.")

@@ -20,10 +20,9 @@ from producer.terminal import Verbosity, printable, tell, tell_error, verbosity
 
 if TYPE_CHECKING:
     from producer.audits import AuditPlanOptions
-    from producer.findings import Finding
     from producer.jobs import JobHandle
     from producer.status import JobStatus
-    from worker.contract.audits import Severity
+    from worker.contract.audits import Finding, Severity
 
 GRAVE_FINDINGS = 4
 

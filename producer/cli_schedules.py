@@ -175,6 +175,7 @@ def _definition(name: str, cron: str, keep: int | None, command: Sequence[str]) 
         raise UsageError("a schedule cannot read standard input: name a file of images")
     options["weights"] = resolve_weights(options["weights"]).name
     out = open_store(options.pop("out")).place
+    # What is left of `options` are those of `AuditPlanOptions`: click has checked them.
     return Definition(name, cron, [_absolute(source) for source in sources], out, options, keep)  # type: ignore[arg-type]
 
 

@@ -116,7 +116,7 @@ def _ask_worker(module: str, *arguments: str) -> dict[str, Any]:
     """The JSON that a module of the worker prints, in a process of its own: torch stays out of this one."""
     command = [sys.executable, "-P", "-m", module, *arguments]
     try:
-        ended = subprocess.run(  # noqa: S603
+        ended = subprocess.run(  # noqa: S603 (a list of words, no shell)
             command, capture_output=True, text=True, timeout=_TORCH_TIMEOUT_S, check=True
         )
         answer: dict[str, Any] = json.loads(ended.stdout)

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from producer.jobs import JobHandle
-from worker.contract import keys
+from worker.contract import keys, records
 from worker.contract.audit_tables import FINDINGS_SCHEMA
-from worker.contract.audits import SEVERITIES, Severity
-from worker.contract.errors import JobError, MessageError, UsageError, one_line
-from worker.contract.records import UNREADABLE
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A row of `findings.parquet`; docs/audits.md has every kind."""
-
-    kind: str
-    severity: Severity
-    subject: str
-    number: float | None
-    why: str
+from worker.contract.audits import SEVERITIES, Finding, Severity
+from worker.contract.errors import JobError, UsageError
 
 
 def read_findings(handle: JobHandle) -> list[Finding]:
@@ -33,18 +17,8 @@ def read_findings(handle: JobHandle) -> list[Finding]:
         raise UsageError(f"job {handle.id} is no audit: it has no findings")
     if not handle.store.exists(keys.REPORT):
         raise JobError(f"audit {handle.id} is not finished: wait until it is")
-    data = handle.store.read(keys.FINDINGS)
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except UNREADABLE as error:
-        raise MessageError(
-            f"{keys.FINDINGS} in {handle.place} cannot be read: {one_line(error)}; audit again"
-        ) from error
-    if not table.schema.equals(FINDINGS_SCHEMA, check_metadata=False):
-        raise MessageError(
-            f"{keys.FINDINGS} in {handle.place} has other columns than this version's; use the version that "
-            "wrote it"
-        )
+    where = f"{keys.FINDINGS} in {handle.place}"
+    table = records.from_parquet(handle.store.read(keys.FINDINGS), where, FINDINGS_SCHEMA)
     return [Finding(**row) for row in table.to_pylist()]
 
 

@@ -39,7 +39,7 @@ def main() -> int:
     # Orphans of COMMAND become ours, whatever group they have moved to.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake = _wake_on(signal.SIGCHLD, signal.SIGTERM)
-    child = subprocess.Popen(  # noqa: S603
+    child = subprocess.Popen(  # noqa: S603 (a list of words, no shell)
         options.command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -45,7 +45,7 @@ class Guarded:
         guard = [sys.executable, "-P", "-m", "producer.guard", f"--grace={_GRACE_S}", f"--remove={remove}"]
         self._log = log
         with log.open("wb") if log is not None else nullcontext(_STDERR) as output:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603 (a list of words, no shell)
                 [*guard, "--", *command],
                 stdin=subprocess.PIPE,
                 stdout=output,

@@ -28,7 +28,7 @@ from worker.contract.jobs import (
 from worker.contract.paths import expanded
 from worker.contract.queue import PRIORITIES, Priority
 from worker.contract.specs import DEFAULT_SPECS, LayerSpec, parse_specs
-from worker.contract.weights_names import NAMED_WEIGHTS, RANDOM_PREFIX, WEIGHTS_SUFFIXES
+from worker.contract.weights_names import NAMED_WEIGHTS, RANDOM_PREFIX, WEIGHTS_SUFFIXES, is_seed
 
 _SHARD_GMAC = 20_000
 """Minutes on a CPU of two cores, seconds on a GPU: what a death may cost, and a message is worth."""
@@ -115,7 +115,7 @@ def resolve_weights(weights: str) -> WeightsRef:
         return WeightsRef(name=weights, sha256=NAMED_WEIGHTS[weights])
     if weights.startswith(RANDOM_PREFIX):
         seed = weights.removeprefix(RANDOM_PREFIX)
-        if not (seed.isascii() and seed.isdigit() and len(seed) < 10):
+        if not is_seed(seed):
             raise WeightsError(f"weights {weights!r}: SEED of random:SEED is a whole number from 0")
         return WeightsRef(name=weights)
     path = expanded(weights).absolute()

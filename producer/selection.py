@@ -8,12 +8,11 @@ from fnmatch import fnmatchcase
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from worker.contract import keys
-from worker.contract.errors import JobError, MessageError, UsageError, one_line
+from worker.contract.errors import JobError, UsageError
 from worker.contract.jobs import Job
-from worker.contract.records import SCHEMA, UNREADABLE
+from worker.contract.records import open_parquet
 from worker.contract.specs import parse_spec
 from worker.storage import Store
 
@@ -93,15 +92,6 @@ def _batches(store: Store, job: Job, tell: Callable[[str], None]) -> Iterator[pa
 
 
 def _read(data: bytes, where: str) -> Iterator[pa.RecordBatch]:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        if not file.schema_arrow.equals(SCHEMA, check_metadata=False):
-            raise MessageError(
-                f"{where} has other columns than this version's; use the version that wrote it"
-            )
+    with open_parquet(data, where) as file:
         # No reader threads: they may abort a process that ends soon after.
         yield from file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
-    except UNREADABLE as error:
-        raise MessageError(
-            f"{where} is no readable Parquet file: {one_line(error)}; delete it and resume the job"
-        ) from error

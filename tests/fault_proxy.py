@@ -77,7 +77,7 @@ class Rule:
         if self.times is not None and attempt >= self.times:
             return False
         # By request, not by turn: which thread comes first must not decide who is struck.
-        if random.Random(f"{self.seed} {method} {key} {attempt}").random() >= self.share:  # noqa: S311
+        if random.Random(f"{self.seed} {method} {key} {attempt}").random() >= self.share:  # noqa: S311 (chance, no secret)
             return False
         self.n_struck += 1
         return True

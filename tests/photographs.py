@@ -24,4 +24,4 @@ def photographs() -> list[Path]:
 
 
 if __name__ == "__main__":
-    print(*photographs(), sep="\n")  # noqa: T201
+    print(*photographs(), sep="\n")

@@ -52,7 +52,7 @@ def localbucket_server(folder: Path) -> Iterator[str]:
     """LocalBucket's S3, on a folder. Yields its endpoint URL."""
     from localbucket import S3Handler
 
-    class Handler(S3Handler):  # type: ignore[misc]
+    class Handler(S3Handler):  # type: ignore[misc]  # it has no types
         data_root = folder
 
         def log_message(self, *arguments: object) -> None:

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from worker.contract.errors import DeconvoyError
-from worker.contract.jobs import Precision
 from worker.contract.settings import load_settings
 
 
-def main(weights: str, model: str, precision: Precision) -> int:
-    """Print the certificate; an error of ours is one line on stderr and exit code 1."""
+def main(arguments: Sequence[str]) -> int:
+    """Print the certificate of WEIGHTS MODEL PRECISION. An error of ours: one line on stderr, exit code 1."""
     from worker.deconv import Deconvnet, certify
 
+    weights, model, precision = arguments
     try:
         settings = load_settings()
         net = Deconvnet.load(
             weights,
             model=model,
             device=settings.device,
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]  # Deconvnet refuses one that it does not know
             cache_dir=settings.cache_dir,
         )
         certificate = certify(net)
@@ -35,4 +36,4 @@ def main(weights: str, model: str, precision: Precision) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))  # type: ignore[arg-type]  # Deconvnet refuses a precision it does not know
+    sys.exit(main(sys.argv[1:]))

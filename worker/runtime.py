@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import redis
 
 from worker import logs, names
-from worker.audit.second_pass import Send, ask_for_atlas, merge_once
+from worker.audit.merge import merge_once
+from worker.audit.second_pass import Send, ask_for_atlas
 from worker.contract import keys, queue
 from worker.contract.errors import (
     BrokerError,

@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(*lines: object, sep: str = " ") -> None:
-    print(*lines, sep=sep, flush=True)  # noqa: T201
+    print(*lines, sep=sep, flush=True)
 
 
 if __name__ == "__main__":

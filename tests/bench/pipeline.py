@@ -257,7 +257,7 @@ def _best_floor(
     size_px = setting.x_NCHW.shape[2]
     few = sources[: 4 * max(FLOOR_THREADS)]
     took = {
-        n: seconds(lambda: Floor(client, _BUCKET, few, size_px, drawn, n).to_files("floor"))  # noqa: B023
+        n: seconds(lambda: Floor(client, _BUCKET, few, size_px, drawn, n).to_files("floor"))  # noqa: B023 (called at once)
         for n in FLOOR_THREADS
     }
     return Floor(client, _BUCKET, sources, size_px, drawn, min(took, key=took.__getitem__))

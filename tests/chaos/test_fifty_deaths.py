@@ -37,7 +37,7 @@ def test_workers_that_die_every_few_seconds(
     undisturbed = convoy.submit(f"{name}-undisturbed", "many", shard_size=SHARD_SIZE)
     undisturbed.wait()
 
-    chance = random.Random(SEED)  # noqa: S311
+    chance = random.Random(SEED)  # noqa: S311 (chance, no secret)
     convoy.set_pace(SECONDS_AN_IMAGE)
     before = len(convoy.projected())
     handle = convoy.submit(name, "many", shard_size=SHARD_SIZE)
@@ -63,7 +63,7 @@ def test_workers_that_die_every_few_seconds(
 
     images = convoy.projected()[before:]
     with capsys.disabled():
-        print(  # noqa: T201
+        print(
             f"\n{kills.total()} kills in {killed_s:.0f} s ({kills['process']} processes, {kills['machine']} "
             f"machines), {n_images} images, {len(images)} computed, {len(images) - len(set(images))} of them "
             f"again; at most {most_losses} deaths on one shard"

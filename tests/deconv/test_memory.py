@@ -36,7 +36,7 @@ def _peak_bytes(side: int, spec: str, n_results: int) -> int:
     measured = json.loads(done.stdout)
     assert measured["n"] == n_results
     assert measured["nonfinite"] == 0
-    print(f"{spec} at {side} x {side}: {measured['bytes'] / GIB:.2f} GiB")  # noqa: T201
+    print(f"{spec} at {side} x {side}: {measured['bytes'] / GIB:.2f} GiB")
     return int(measured["bytes"])
 
 

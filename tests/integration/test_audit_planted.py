@@ -116,9 +116,7 @@ def test_of_two_clean_sets_nothing_is_said(
     # Of patches of one wall some are alike, and some are unlike all others: true of photographs.
     alike, unusual = found.pop("near-duplicate", set()), found.pop("outlier", set())
     with capsys.disabled():
-        print(  # noqa: T201
-            f"\nclean pair: {len(alike)} groups of near-duplicates, outliers: {sorted(unusual)}"
-        )
+        print(f"\nclean pair: {len(alike)} groups of near-duplicates, outliers: {sorted(unusual)}")
     assert not found
 
 

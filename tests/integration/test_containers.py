@@ -172,7 +172,7 @@ def test_flower_sees_the_workers_and_can_stop_none(containers: Containers) -> No
         url = f"http://127.0.0.1:{containers.flower_port}{path}"
         try:
             request = urllib.request.Request(url, method=method, headers=headers)
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 (our own server)
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:

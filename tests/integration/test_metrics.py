@@ -108,7 +108,7 @@ def submitted(redis_url: str, photos: Path, tmp_path: Path) -> Callable[..., Job
             weights="random:0",
             model="vgg11",
             specs=["pool2:max"],
-            **{"size_px": 64, "shard_size": 2, **options},  # type: ignore[arg-type]
+            **{"size_px": 64, "shard_size": 2, **options},  # type: ignore[arg-type]  # of object
         )
 
     return submit_

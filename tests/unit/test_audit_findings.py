@@ -27,10 +27,10 @@ from tests.audit_records import (
 )
 from tests.memory_store import MemoryStore
 from worker.audit import finish_audit, merge_scan
-from worker.audit.findings import Finding, findings_table
+from worker.audit.findings import findings_table
 from worker.contract import keys, records
 from worker.contract.audit_tables import ATLAS_SCHEMA, FINDINGS_SCHEMA, IMAGES_SCHEMA, UNITS_SCHEMA
-from worker.contract.audits import atlas_chunks
+from worker.contract.audits import Finding, atlas_chunks
 from worker.contract.errors import JobError
 from worker.contract.jobs import Job
 

@@ -32,7 +32,7 @@ from worker.audit.exact import ExactSums
 from worker.audit.histogram import bins_of, lower_edges
 from worker.audit.reading import Profiles, profiles_of
 from worker.audit.statistics import LayerStatistics
-from worker.audit.winners import TopImages
+from worker.audit.top_images import TopImages
 from worker.contract import keys
 from worker.contract.audits import atlas_chunks, read_plan
 from worker.contract.errors import JobError, MessageError

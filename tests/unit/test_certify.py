@@ -25,5 +25,5 @@ def test_what_cannot_be_certified_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DECONVOY_DEVICE", "cpu")
-    assert certify("random:0", "vgg16", "tf32") == 1
+    assert certify(["random:0", "vgg16", "tf32"]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 
 from tests.imagebytes import exif, saved
 from tests.photographs import photographs
+from tests.unit.standin import Window
 from worker.contract.errors import ImageTooLarge, ImageTooSmall
 from worker.contract.jobs import Preprocessing
 from worker.pipeline.decode import decode_image
@@ -76,8 +77,8 @@ def test_fit_shows_the_whole_image() -> None:
     np.testing.assert_array_equal(
         preprocessed.pixels_HWC, np.asarray(rgb.resize((200, 150), Image.Resampling.BILINEAR))
     )
-    assert preprocessed.geometry.source_box(0, 0, 200, 150) == (0, 0, 400, 300)
-    assert preprocessed.geometry.source_box(10, 20, 30, 40) == (20, 40, 60, 80)
+    assert preprocessed.geometry.source_box(Window(0, 0, 200, 150)) == (0, 0, 400, 300)
+    assert preprocessed.geometry.source_box(Window(10, 20, 30, 40)) == (20, 40, 60, 80)
     tall = preprocess(_noise(100, 331), Preprocessing(resize="fit", size_px=224))
     assert tall.pixels_HWC.shape == (224, 68, 3)
 
@@ -87,7 +88,7 @@ def test_native_changes_nothing() -> None:
     preprocessed = preprocess(rgb, Preprocessing(resize="native"))
     np.testing.assert_array_equal(preprocessed.pixels_HWC, np.asarray(rgb))
     assert preprocessed.geometry == Geometry(37, 53, (0, 0, 37, 53), 37, 53)
-    assert preprocessed.geometry.source_box(1, 2, 3, 4) == (1, 2, 3, 4)
+    assert preprocessed.geometry.source_box(Window(1, 2, 3, 4)) == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_window_lies_in_the_source_where_its_pixels_come_from(
     x = data.draw(st.integers(0, geometry.width - 1))
     y = data.draw(st.integers(0, geometry.height - 1))
     # When a window of one pixel is asked for its place
-    left, top, right, bottom = geometry.source_box(x, y, x + 1, y + 1)
+    left, top, right, bottom = geometry.source_box(Window(x, y, x + 1, y + 1))
     # Then it lies in the image, and its middle is the pixel's colour (at the edge the filter is cut off)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -177,7 +178,7 @@ def test_a_window_shows_its_part_of_the_file_however_that_is_turned(
     # When a window of one pixel is looked up in the upright picture, and from there in the file
     x = data.draw(st.integers(0, geometry.width - 1))
     y = data.draw(st.integers(0, geometry.height - 1))
-    box = geometry.source_box(x, y, x + 1, y + 1)
+    box = geometry.source_box(Window(x, y, x + 1, y + 1))
     left, top, right, bottom = _to_raw(box, orientation, *upright)
     # Then it lies in the file's grid, and its middle is the place that the pixel's colour names
     assert 0 <= left < right <= raw_width
@@ -193,7 +194,7 @@ def test_the_crops_box_is_centred_and_keeps_the_sides_alike(width: int, height: 
     # Thinner ones are refused.
     assume(max(width, height) / min(width, height) * round(size_px * 256 / 224) < MAX_SIDE)
     geometry = preprocess(Image.new("RGB", (width, height)), Preprocessing(size_px=size_px)).geometry
-    left, top, right, bottom = geometry.source_box(0, 0, size_px, size_px)
+    left, top, right, bottom = geometry.source_box(Window(0, 0, size_px, size_px))
     side = min(width, height) * size_px / round(size_px * 256 / 224)
     # One pixel of the resized image, in the source: what rounding may move the crop by.
     step = min(width, height) / round(size_px * 256 / 224)

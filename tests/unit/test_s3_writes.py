@@ -188,6 +188,6 @@ def test_a_page_is_called_a_page_and_so_a_browser_shows_it(
             store.write("index.html", page)
         case _:
             store.write("index.html", page, if_absent=how == "commit")
-    with urllib.request.urlopen(store.link("index.html", 60)) as answer:  # noqa: S310
+    with urllib.request.urlopen(store.link("index.html", 60)) as answer:  # noqa: S310 (our own server)
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.read() == page

@@ -71,8 +71,9 @@ def open_baseline(job: Job, weights: bytes) -> Baseline | None:
         what = "is no audit" if base.audit is None else "is not finished"
         raise JobError(f"baseline {store.place} {what}: name the place of a finished audit")
     units = read_table(store, keys.UNITS, UNITS_SCHEMA)
-    weights_then = (units.schema.metadata or {}).get(records.WEIGHTS_METADATA, b"")
-    for what, now, then in (*_terms(job, base), ("weights", _sha256(weights), _sha256(weights_then))):
+    sha256_now = records.weights_sha256({records.WEIGHTS_METADATA: weights})
+    sha256_then = records.weights_sha256(units.schema.metadata)
+    for what, now, then in (*_terms(job, base), ("weights", sha256_now, sha256_then)):
         if now != then:
             raise JobError(
                 f"baseline {store.place} has other {what} than job {job.id} ({then}, not {now}): "
@@ -121,10 +122,6 @@ def _terms(job: Job, base: Job) -> list[tuple[str, Any, Any]]:
 
 def _names(job: Job) -> list[str]:
     return [layer.name for layer in job.layers]
-
-
-def _sha256(weights: bytes) -> str:
-    return weights.rpartition(b" ")[2].decode()
 
 
 def _histograms(units: pa.Table) -> histogram.Counts:

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from worker.audit.comparison import Comparison
-from worker.audit.findings import Finding, by_layer, counted, named
+from worker.audit.findings import by_layer, counted, named
 from worker.audit.histogram import kolmogorov_smirnov_limit
+from worker.contract.audits import Finding
 
 _Row: TypeAlias = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from worker.audit.images import Images
 from worker.contract.audit_tables import FINDINGS_SCHEMA
-from worker.contract.audits import SEVERITIES, Severity
+from worker.contract.audits import SEVERITIES, Finding
 
 MAX_NAMED = 20
 """Units of one layer, or changed images, that have a finding each; of more there is one in all."""
@@ -21,17 +21,6 @@ UNSPECIFIC = 0.05
 
 _AUDIT = "audit"
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A row of `findings.parquet`."""
-
-    kind: str
-    severity: Severity
-    subject: str
-    number: float | None
-    why: str
 
 
 def findings_table(findings: Iterable[Finding]) -> pa.Table:

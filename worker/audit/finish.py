@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 
@@ -11,11 +10,12 @@ import pyarrow.compute as pc
 
 from worker.audit.comparison import Comparison, compare, open_baseline
 from worker.audit.drift import comparison_findings
-from worker.audit.findings import Finding, atlas_findings, findings_table, image_findings, unit_findings
+from worker.audit.findings import atlas_findings, findings_table, image_findings, unit_findings
 from worker.audit.images import Images, gather_images
 from worker.audit.reading import atlas_records, read_table
 from worker.contract import keys, records
 from worker.contract.audit_tables import ATLAS_SCHEMA, UNITS_SCHEMA
+from worker.contract.audits import Finding
 from worker.contract.jobs import Job
 from worker.contract.work import Work
 from worker.storage import Store
@@ -44,10 +44,9 @@ def finish_audit(store: Store, job: Job) -> records.JobSummary:
     ):
         store.write(key, records.to_parquet(table, weights))
     failed = images.table.filter(pc.not_equal(images.table["status"], "ok"))
-    rows = failed.select([*records.Failure.__annotations__]).to_pylist()
-    store.write(keys.FAILURES, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    store.write(keys.FAILURES, records.failure_lines(failed))
     summary = work.summary(len(images.table), len(failed))
-    store.write(keys.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
+    store.write(keys.SUMMARY, records.summary_json(summary))
     return summary
 
 

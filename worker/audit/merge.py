@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,15 @@ from worker.contract.errors import JobError
 from worker.contract.jobs import Job
 from worker.contract.work import Work
 from worker.storage import Store
+
+logger = logging.getLogger(__name__)
+
+
+def merge_once(store: Store, job: Job) -> None:
+    """Merge the scan, all of whose records stand, unless it is merged. Twice gives the same bytes."""
+    if not store.exists(keys.STATISTICS):
+        merge_scan(store, job)
+        logger.info("the scan is merged")
 
 
 def merge_scan(store: Store, job: Job) -> None:

@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from worker.contract import keys
+from worker.contract import keys, records
 from worker.contract.architectures import Layer
 from worker.contract.audit_tables import ATLAS_SCHEMA, profile_schema
-from worker.contract.errors import JobError, MessageError, one_line
+from worker.contract.errors import JobError
 from worker.contract.jobs import Job
-from worker.contract.records import UNREADABLE
 from worker.storage import Store
 
 
@@ -32,19 +30,7 @@ class Profiles:
 
 def read_table(store: Store, key: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """All columns, or those named, of a table that must have `schema`. Raises MessageError, StorageError."""
-    data = store.read(key)
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        if not file.schema_arrow.equals(schema, check_metadata=False):
-            raise MessageError(
-                f"{key} in {store.place} has other columns than this version's; use the version that wrote it"
-            )
-        return file.read(columns=columns)
-    except UNREADABLE as error:
-        raise MessageError(
-            f"{key} in {store.place} is no readable Parquet file: {one_line(error)}; "
-            "delete it and resume the job"
-        ) from error
+    return records.from_parquet(store.read(key), f"{key} in {store.place}", schema, columns)
 
 
 def scan_records(store: Store, job: Job, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""Between an audit's two passes: who ends the scan asks for the atlas. Anybody may do it, and several may."""
+"""The messages for an audit's second pass: who ends the scan asks for the atlas, and several may."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TypeAlias
 
 import redis
 
-from worker.contract import keys, publishing, queue
+from worker.contract import publishing, queue
 from worker.contract.errors import BrokerError
 from worker.contract.jobs import Job, ShardMessage
-from worker.storage import Store
 from worker.storage.standing import Todo
 
 logger = logging.getLogger(__name__)
@@ -21,15 +20,6 @@ Send: TypeAlias = Callable[[Sequence[ShardMessage], int], None]
 
 _LOCK_S = 60
 """How long others wait for a worker that asks for an atlas: the lock of one that died is gone then."""
-
-
-def merge_once(store: Store, job: Job) -> None:
-    """Merge the scan, all of whose records stand, unless it is merged. Twice gives the same bytes."""
-    from worker.audit import merge_scan
-
-    if not store.exists(keys.STATISTICS):
-        merge_scan(store, job)
-        logger.info("the scan is merged")
 
 
 def ask_for_atlas(job: Job, place: str, todo: Todo, client: redis.Redis, send: Send) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from worker.audit.exact import ExactSums
 from worker.audit.histogram import Histograms, lower_edges
 from worker.audit.reading import Profiles
-from worker.audit.winners import TopImages
+from worker.audit.top_images import TopImages
 from worker.contract.architectures import Layer
 from worker.contract.audit_tables import UNITS_SCHEMA
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,17 @@ DEFAULT_LAYERS = ("pool1", "pool2", "pool3", "pool4", "pool5")
 
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of `findings.parquet`; docs/audits.md has every kind and what its `number` counts."""
+
+    kind: str
+    severity: Severity
+    subject: str
+    number: float | None
+    why: str
 
 
 class AuditOptions(BaseModel):

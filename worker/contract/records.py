@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from worker.contract import keys
 from worker.contract.errors import MessageError, one_line
 from worker.contract.stages import slowest_stage
 
@@ -148,6 +150,11 @@ class Failure(TypedDict):
     shard: int
 
 
+def weights_sha256(metadata: Mapping[bytes, bytes] | None) -> str | None:
+    """The hex sha256 of the weights that the `schema.metadata` of a file names; None where it names none."""
+    return (metadata or {}).get(WEIGHTS_METADATA, b"").decode().rpartition(" ")[2] or None
+
+
 def work_metadata(stages: Mapping[str, float], resources: Mapping[str, int]) -> dict[bytes, bytes]:
     """The metadata that `summary_of` reads."""
     return {
@@ -177,6 +184,18 @@ def _numbers(metadata: Mapping[bytes, bytes] | None, key: bytes) -> dict[str, fl
     raise MessageError(f"the file has no {key.decode()}: that {reason}; use the version that wrote it")
 
 
+def summary_json(summary: JobSummary) -> bytes:
+    """The bytes of `summary.json`."""
+    return json.dumps(summary, indent=2).encode() + b"\n"
+
+
+def failure_lines(failed: pa.Table) -> bytes:
+    """The lines of `failures.jsonl` of these rows: one for each image, from its first row."""
+    rows = failed.select([*Failure.__annotations__]).to_pylist()
+    by_image = {row["image"]: row for row in reversed(rows)}
+    return "".join(json.dumps(row) + "\n" for row in reversed(by_image.values())).encode()
+
+
 def table_of(rows: Iterable[Row]) -> pa.Table:
     """Rows as a table of `SCHEMA`, in the order given."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
@@ -189,17 +208,33 @@ def to_parquet(table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> b
     return buffer.getvalue()
 
 
-def from_parquet(data: bytes, where: str) -> pa.Table:
-    """Read a record or index that stands at `where`. Raises MessageError if it is none."""
-    try:
+def from_parquet(
+    data: bytes, where: str, schema: pa.Schema = SCHEMA, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """All columns, or those named, of a table of `schema` that stands at `where`; by default an index's.
+
+    Raises MessageError if it is none.
+    """
+    with open_parquet(data, where, schema) as file:
         # Not pq.read_table: its reader threads may abort a process that ends soon after.
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        return file.read(columns=columns)
+
+
+@contextmanager
+def open_parquet(data: bytes, where: str, schema: pa.Schema = SCHEMA) -> Iterator[pq.ParquetFile]:
+    """The file whose bytes stand at `where`, to be read in the block. Raises MessageError, also from there.
+
+    Its columns must be those of `schema`.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if not file.schema_arrow.equals(schema, check_metadata=False):
+            raise MessageError(
+                f"{where} has other columns than this version's; use the version that wrote it"
+            )
+        yield file
     except UNREADABLE as error:
         raise MessageError(
-            f"record {where} is no readable Parquet file: {one_line(error)}; delete it and resume the job"
+            f"{where} is no readable Parquet file: {one_line(error)}; delete it and {keys.REPORT}, then "
+            "resume the job"
         ) from error
-    if not table.schema.equals(SCHEMA, check_metadata=False):
-        raise MessageError(
-            f"record {where} has other columns than this version's; use the version that wrote it"
-        )
-    return table

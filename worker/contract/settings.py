@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract.errors import SettingsError
-from worker.contract.paths import expanded
+from worker.contract.paths import DEFAULT_CACHE_DIR, expanded
 from worker.contract.roots import parse_roots
 
 _REDIS_OPTIONS = {
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     s3_max_attempts: int = Field(default=8, ge=1)
     """How often a request to S3 is made in all before it counts as failed; the pauses grow up to 20 s."""
 
-    cache_dir: Annotated[Path, AfterValidator(_folder_of_a_known_user)] = Path("~/.cache/deconvoy")
+    cache_dir: Annotated[Path, AfterValidator(_folder_of_a_known_user)] = DEFAULT_CACHE_DIR
     """Where downloaded weights are kept."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -11,5 +11,11 @@ NAMED_WEIGHTS: dict[str, str | None] = {
 RANDOM_PREFIX = "random:"
 """`random:SEED` stands for untrained weights drawn from that seed: for controls and tests."""
 
+
+def is_seed(text: str) -> bool:
+    """Whether the text after `random:` is a seed: a whole number from 0 of at most nine digits."""
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
 """What a file of weights may be called."""

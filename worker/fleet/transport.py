@@ -122,7 +122,7 @@ class _Client(redis.PrefixedStrictRedis):
     """Gives only messages."""
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
-        answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+        answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]  # kombu's
         if command_name != "BRPOP" or not answer or answer[0] not in _LISTS:
             return answer
         try:

@@ -22,7 +22,7 @@ def visible_gpus() -> list[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)  # noqa: S603
+    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)  # noqa: S603 (a list of words, no shell)
     return re.findall(r"^GPU (\d+):", listed.stdout, flags=re.MULTILINE) if listed.returncode == 0 else []
 
 

@@ -160,7 +160,7 @@ class _Worker:
     def _start(self) -> None:
         self._n_restarts += self._pause_s > 0
         self._name = names.new_name(self._command.label)
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603 (a list of words, no shell)
             self._command.arguments,
             env={**self._command.environment, names.VARIABLE: self._name},
             stdin=subprocess.DEVNULL,

@@ -9,6 +9,9 @@ from worker.contract import keys, records
 from worker.pipeline.caution import Caution
 from worker.pipeline.engine import Weights
 
+NOTHING_WAITED: Mapping[str, int] = {"most_waiting_to_write": 0, "most_bytes_waiting_to_write": 0}
+"""The resources of a shard without a backlog: see `records.RESOURCES_METADATA`."""
+
 
 @dataclass(frozen=True)
 class Assignment:

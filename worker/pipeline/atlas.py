@@ -24,13 +24,12 @@ from worker.contract.audit_tables import ATLAS_SCHEMA
 from worker.contract.audits import Winners, atlas_chunks, read_plan
 from worker.contract.errors import ImageNotFound, JobError
 from worker.contract.jobs import Job, ManifestEntry
-from worker.pipeline.assignment import Assignment, ShardResult, record_metadata
+from worker.pipeline.assignment import NOTHING_WAITED, Assignment, ShardResult, record_metadata
 from worker.pipeline.batches import BatchSizes
 from worker.pipeline.compute import Computed, Fitting
 from worker.pipeline.engine import AuditEngine
 from worker.pipeline.intake import Intake
 from worker.pipeline.loading import Failed, Limits, Loaded, Loader
-from worker.pipeline.profiles import status_of
 from worker.pipeline.sprites import Cells, Field, draw_sheets
 from worker.pipeline.stages import Stages
 from worker.pipeline.threads import N_WORKING, Crew, Pool
@@ -82,7 +81,7 @@ def run_atlas(
             atlas.project(wanted, given, Fitting(step, engine.device, sizes))
             atlas.draw(intake)
     seconds = stages.seconds()
-    resources = {**intake.resources(), "most_waiting_to_write": 0, "most_bytes_waiting_to_write": 0}
+    resources = {**intake.resources(), **NOTHING_WAITED}
     table = pa.Table.from_pylist(atlas.rows(), schema=ATLAS_SCHEMA)
     data = records.to_parquet(table, record_metadata(engine.weights, seconds, resources))
     committed = store.write(record, data, if_absent=True)
@@ -213,7 +212,7 @@ class _Atlas:
     def _fail(self, failed: Failed, wanted: Wanted) -> None:
         self.failed.add(failed.position)
         facts = {
-            "status": status_of(failed),
+            "status": failed.status,
             "error": type(failed.error).__name__,
             "message": str(failed.error),
         }

@@ -23,9 +23,9 @@ class Sized(Protocol):
     """Anything with a size in pixels."""
 
     @property
-    def height(self) -> int: ...  # noqa: D102
+    def height(self) -> int: ...  # noqa: D102 (named well enough)
     @property
-    def width(self) -> int: ...  # noqa: D102
+    def width(self) -> int: ...  # noqa: D102 (named well enough)
 
 
 _Image = TypeVar("_Image", bound=Sized)

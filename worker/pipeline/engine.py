@@ -19,13 +19,13 @@ class Window(Protocol):
     """A box in pixels of the preprocessed image, half-open."""
 
     @property
-    def left(self) -> int: ...  # noqa: D102
+    def left(self) -> int: ...
     @property
-    def top(self) -> int: ...  # noqa: D102
+    def top(self) -> int: ...
     @property
-    def right(self) -> int: ...  # noqa: D102
+    def right(self) -> int: ...
     @property
-    def bottom(self) -> int: ...  # noqa: D102
+    def bottom(self) -> int: ...
 
 
 class Reconstruction(Protocol):
@@ -37,33 +37,33 @@ class Reconstruction(Protocol):
         ...
 
     @property
-    def spec(self) -> LayerSpec: ...  # noqa: D102
+    def spec(self) -> LayerSpec: ...
     @property
-    def unit(self) -> int | None: ...  # noqa: D102
+    def unit(self) -> int | None: ...
     @property
-    def y(self) -> int | None: ...  # noqa: D102
+    def y(self) -> int | None: ...
     @property
-    def x(self) -> int | None: ...  # noqa: D102
+    def x(self) -> int | None: ...
     @property
-    def activation(self) -> float | None: ...  # noqa: D102
+    def activation(self) -> float | None: ...
     @property
-    def window(self) -> Window: ...  # noqa: D102
+    def window(self) -> Window: ...
     @property
     def pixels_CHW(self) -> torch.Tensor:
         """float32 on the CPU, RGB, in network-input units; the window alone."""
         ...
 
     @property
-    def nonfinite(self) -> int: ...  # noqa: D102
+    def nonfinite(self) -> int: ...
 
 
 class Weights(Protocol):
     """Which weights are loaded."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
     @property
-    def sha256(self) -> str: ...  # noqa: D102
+    def sha256(self) -> str: ...
 
 
 class Normalisation(Protocol):
@@ -79,11 +79,11 @@ class Engine(Protocol):
     """A network that projects activations back to pixels."""
 
     @property
-    def weights(self) -> Weights: ...  # noqa: D102
+    def weights(self) -> Weights: ...
     @property
-    def normalisation(self) -> Normalisation: ...  # noqa: D102
+    def normalisation(self) -> Normalisation: ...
     @property
-    def device(self) -> torch.device: ...  # noqa: D102
+    def device(self) -> torch.device: ...
 
     def normalise(self, images_NHWC: torch.Tensor) -> torch.Tensor:
         """From uint8 RGB to float32 NCHW on the device."""
@@ -116,15 +116,15 @@ class Control(Protocol):
     """A reconstruction beside two that nothing but the kernels tells apart: see `worker.deconv.control`."""
 
     @property
-    def reconstruction(self) -> Reconstruction: ...  # noqa: D102
+    def reconstruction(self) -> Reconstruction: ...
     @property
-    def other_unit(self) -> Reconstruction: ...  # noqa: D102
+    def other_unit(self) -> Reconstruction: ...
     @property
-    def random_weights(self) -> Reconstruction: ...  # noqa: D102
+    def random_weights(self) -> Reconstruction: ...
     @property
-    def other_unit_similarity(self) -> float: ...  # noqa: D102
+    def other_unit_similarity(self) -> float: ...
     @property
-    def random_weights_similarity(self) -> float: ...  # noqa: D102
+    def random_weights_similarity(self) -> float: ...
 
 
 class Controls(Protocol):
@@ -147,7 +147,7 @@ class AuditEngine(Engine, Protocol):
     """A network that an audit can ask what it makes of images, unit by unit."""
 
     @property
-    def controls(self) -> Controls: ...  # noqa: D102
+    def controls(self) -> Controls: ...
 
     def profile(self, x_NCHW: torch.Tensor, layers: Sequence[Layer]) -> Mapping[str, Profile]:
         """The pass up of a batch, and the profile of each of `layers`, by name."""

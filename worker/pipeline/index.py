@@ -5,7 +5,6 @@ The index of a million images does not fit a worker's memory: it is put together
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,14 +79,14 @@ def _compact(store: Store, job: Job, attempts: Mapping[int, Sequence[int]]) -> E
                 good.add(rows.filter(pc.field("status") == "ok"))
                 failed = rows.filter(pc.field("status") != "ok")
                 bad.add(failed)
-                lines.write(_failure_lines(failed))
+                lines.write(records.failure_lines(failed))
                 n_images += pc.count_distinct(rows["image_key"]).as_py()
                 n_failed += pc.count_distinct(failed["image_key"]).as_py()
             writer.add_key_value_metadata(work.metadata())
         store.write_file(keys.FAILURES, failures)
         store.write_file(keys.INDEX, index)
     summary = work.summary(n_images, n_failed)
-    store.write(keys.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
+    store.write(keys.SUMMARY, records.summary_json(summary))
     table = pa.concat_tables([*good.tables, *bad.tables]).replace_schema_metadata(work.metadata())
     return Excerpt(table, n_images, n_failed)
 
@@ -125,13 +124,6 @@ def _temporary(suffix: str) -> Iterator[Path]:
         ) from error
     with file:
         yield Path(file.name)
-
-
-def _failure_lines(failed: pa.Table) -> bytes:
-    """A line for each image, from its first row."""
-    rows = failed.select([*records.Failure.__annotations__]).to_pylist()
-    by_image = {row["image"]: row for row in reversed(rows)}
-    return "".join(json.dumps(row) + "\n" for row in reversed(by_image.values())).encode()
 
 
 def _tables(store: Store, shard: int, attempts: Sequence[int]) -> Iterator[pa.Table]:

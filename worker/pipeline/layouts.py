@@ -56,7 +56,7 @@ def open_layout(layout: jobs.Layout, store: Store, shard: int) -> Iterator[Layou
         yield FilesLayout(store)
         return
     with _translated("make a temporary file"):
-        spool = tempfile.NamedTemporaryFile(prefix="deconvoy-", suffix=".tar", buffering=0)  # noqa: SIM115
+        spool = tempfile.NamedTemporaryFile(prefix="deconvoy-", suffix=".tar", buffering=0)  # noqa: SIM115 (closed below)
     # As a context it is removed at the end, however the end comes.
     with spool as file:
         yield TarLayout(store, shard, file)

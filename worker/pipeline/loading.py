@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from worker.contract.errors import ImageError
+from worker.contract.errors import ImageError, ImageQuarantined
 from worker.contract.jobs import Job, ManifestEntry, Preprocessing
+from worker.contract.records import Status
 from worker.pipeline.decode import decode_image
 from worker.pipeline.likeness import difference_hash
 from worker.pipeline.preprocess import Geometry, preprocess
@@ -74,6 +75,11 @@ class Failed:
     entry: ManifestEntry
     error: ImageError
     source_sha256: str | None
+
+    @property
+    def status(self) -> Status:
+        """What stands in the image's rows."""
+        return "quarantined" if isinstance(self.error, ImageQuarantined) else "failed"
 
 
 class Source(NamedTuple):

@@ -11,6 +11,7 @@ from PIL import Image
 from worker.contract.architectures import MIN_IMAGE_SIZE
 from worker.contract.errors import ImageTooLarge, ImageTooSmall
 from worker.contract.jobs import Preprocessing
+from worker.pipeline.engine import Window
 
 MAX_SIDE = 16383
 """Pixels on a side that a WebP can hold; no image is resized to more, whatever the format."""
@@ -32,17 +33,17 @@ class Geometry:
     source_width: int
     source_height: int
 
-    def source_box(self, left: int, top: int, right: int, bottom: int) -> tuple[float, float, float, float]:
-        """The window `left top right bottom` (half-open) of the preprocessed image, in the source."""
+    def source_box(self, window: Window) -> tuple[float, float, float, float]:
+        """A window of the preprocessed image in the source: left, top, right, bottom, in its pixels."""
         box_left, box_top, box_right, box_bottom = self.box
         x_scale = (box_right - box_left) / self.width
         y_scale = (box_bottom - box_top) / self.height
         # Rounding may step past the edge by 1e-12; a reader that cuts the box out must not.
         return (
-            max(box_left + left * x_scale, 0.0),
-            max(box_top + top * y_scale, 0.0),
-            min(box_left + right * x_scale, float(self.source_width)),
-            min(box_top + bottom * y_scale, float(self.source_height)),
+            max(box_left + window.left * x_scale, 0.0),
+            max(box_top + window.top * y_scale, 0.0),
+            min(box_left + window.right * x_scale, float(self.source_width)),
+            min(box_top + window.bottom * y_scale, float(self.source_height)),
         )
 
 

@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from worker.contract.architectures import Layer
 from worker.contract.audit_tables import profile_schema
-from worker.contract.errors import ImageQuarantined
-from worker.contract.records import Status
 from worker.pipeline.loading import Failed, Loaded
 
 Units = Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]
@@ -57,7 +55,7 @@ class Profiles:
         self._facts[failed.position] = {
             "image": failed.entry.image,
             "image_key": failed.entry.key,
-            "status": status_of(failed),
+            "status": failed.status,
             "error": type(failed.error).__name__,
             "message": str(failed.error),
             "source_sha256": failed.source_sha256,
@@ -82,8 +80,3 @@ class Profiles:
 
 
 _FACTS = frozenset(profile_schema(()).names)
-
-
-def status_of(failed: Failed) -> Status:
-    """What stands in the row of an image that cannot be used."""
-    return "quarantined" if isinstance(failed.error, ImageQuarantined) else "failed"

@@ -16,7 +16,13 @@ from worker.contract.architectures import Layer
 from worker.contract.audit_tables import profile_schema
 from worker.contract.errors import JobError
 from worker.contract.jobs import Job, ManifestEntry, read_manifest
-from worker.pipeline.assignment import Assignment, ShardResult, record_metadata, weights_metadata
+from worker.pipeline.assignment import (
+    NOTHING_WAITED,
+    Assignment,
+    ShardResult,
+    record_metadata,
+    weights_metadata,
+)
 from worker.pipeline.batches import BatchSizes
 from worker.pipeline.caution import Caution
 from worker.pipeline.compute import Computed, Fitting, network_input
@@ -83,7 +89,7 @@ def run_scan(
     if before is not None:
         tables += before.rows(check.unchanged)
     seconds = stages.seconds()
-    resources = {**intake.resources(), "most_waiting_to_write": 0, "most_bytes_waiting_to_write": 0}
+    resources = {**intake.resources(), **NOTHING_WAITED}
     metadata = {
         **record_metadata(engine.weights, seconds, resources),
         COMPUTED_METADATA: str(len(profiles)).encode(),

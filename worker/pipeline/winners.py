@@ -75,7 +75,7 @@ class WinnerProjector:
             "top": window.top,
             "right": window.right,
             "bottom": window.bottom,
-            "source_box": image.geometry.source_box(window.left, window.top, window.right, window.bottom),
+            "source_box": image.geometry.source_box(window),
             "other_unit_similarity": control.other_unit_similarity,
             "random_weights_similarity": control.random_weights_similarity,
             "nonfinite": result.nonfinite,

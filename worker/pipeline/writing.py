@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from worker.contract import keys
-from worker.contract.errors import ImageQuarantined
 from worker.contract.jobs import PictureFormat
 from worker.contract.records import Row
 from worker.contract.specs import LayerSpec
@@ -176,7 +175,7 @@ def failed_rows(failed: Failed, specs: Sequence[LayerSpec], shard: int) -> list[
         Row(
             image=failed.entry.image,
             image_key=failed.entry.key,
-            status="quarantined" if isinstance(failed.error, ImageQuarantined) else "failed",
+            status=failed.status,
             error=type(failed.error).__name__,
             message=str(failed.error),
             spec=str(spec),
@@ -207,7 +206,7 @@ def _ok_row(image: Loaded, reconstruction: Reconstruction, picture: Picture, sha
         top=window.top,
         right=window.right,
         bottom=window.bottom,
-        source_box=geometry.source_box(window.left, window.top, window.right, window.bottom),
+        source_box=geometry.source_box(window),
         sha256=picture.sha256,
         scale=picture.scale,
         nonfinite=reconstruction.nonfinite,

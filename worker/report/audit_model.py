@@ -18,7 +18,7 @@ from worker.contract.audit_tables import ATLAS_SCHEMA, FINDINGS_SCHEMA, IMAGES_S
 from worker.contract.audits import SEVERITIES, AuditOptions
 from worker.contract.errors import UsageError
 from worker.contract.jobs import Job
-from worker.contract.records import WEIGHTS_METADATA
+from worker.contract.records import weights_sha256
 from worker.storage import Store
 
 MAX_FIRST = 8
@@ -118,7 +118,6 @@ def audit_page_of(store: Store, job: Job) -> AuditPage:
             (keys.FINDINGS, FINDINGS_SCHEMA),
         )
     )
-    recorded = (units.schema.metadata or {}).get(WEIGHTS_METADATA, b"").decode()
     kept = _findings_kept(all_findings)
     listed = _images_listed(images, atlas, kept)
     key_by_image = dict(zip(listed["image"].to_pylist(), listed["image_key"].to_pylist(), strict=True))
@@ -133,7 +132,7 @@ def audit_page_of(store: Store, job: Job) -> AuditPage:
     return AuditPage(
         job=job,
         options=job.audit,
-        weights_sha256=recorded.rpartition(" ")[2] or job.request.weights.sha256,
+        weights_sha256=weights_sha256(units.schema.metadata) or job.request.weights.sha256,
         n_images=images.num_rows,
         n_failed=pc.sum(pc.not_equal(images["status"], "ok")).as_py() or 0,
         n_units=units.num_rows,

@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from worker.audit.drift import ALPHA, DRIFT_PSI
@@ -19,9 +16,9 @@ from worker.contract import keys
 from worker.contract.jobs import Job
 from worker.report.audit_model import AuditPage, audit_page_of
 from worker.report.sprites import EmbeddedSprites, embedded_sprites
+from worker.report.templates import environment, own_text
 from worker.storage import Store
 
-_HERE = Path(__file__).parent
 _LIMITS = {
     "alpha": ALPHA,
     "psi": DRIFT_PSI,
@@ -51,32 +48,26 @@ def script_json(value: Any) -> Markup:
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - just escaped
+    return Markup(text)  # noqa: S704 (just escaped)
 
 
 def _render(page: AuditPage, sprites: EmbeddedSprites | None) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = _joined(_SCRIPTS)
+    script = own_text(*_SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("audit.html").render(
-        page=page,
-        limits=_LIMITS,
-        css=_joined(_STYLES),
-        script=script,
-        script_hash=f"sha256-{digest}",
-        image_source="'self' file: data:" if sprites is None else "data:",
-        data=script_json(page.data),
-        pictures={} if sprites is None else {layer: script_json(of) for layer, of in sprites.uris.items()},
-        note="" if sprites is None else sprites.note,
+    return (
+        environment()
+        .get_template("audit.html")
+        .render(
+            page=page,
+            limits=_LIMITS,
+            css=own_text(*_STYLES),
+            script=script,
+            script_hash=f"sha256-{digest}",
+            image_source="'self' file: data:" if sprites is None else "data:",
+            data=script_json(page.data),
+            pictures={}
+            if sprites is None
+            else {layer: script_json(of) for layer, of in sprites.uris.items()},
+            note="" if sprites is None else sprites.note,
+        )
     )
-
-
-def _joined(names: Iterable[str]) -> Markup:
-    # Not escaped: these are our own files, and hold nothing of a user's.
-    return Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in names))  # noqa: S704

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from worker.contract.errors import MessageError
 from worker.contract.formats import PICTURE_FORMATS, Format
 from worker.contract.jobs import Job
-from worker.contract.records import WEIGHTS_METADATA, Row, summary_of
+from worker.contract.records import Row, summary_of, weights_sha256
 from worker.contract.specs import LayerSpec, parse_spec
 from worker.contract.stages import slowest_stage
 from worker.pipeline import Excerpt
@@ -182,10 +182,9 @@ def page_of(store: Store, job: Job, excerpt: Excerpt) -> Page:
     bad = table.filter(pc.not_equal(table["status"], "ok"))
     good = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["key"])))
     failures = bad.group_by(["image", "status", "error", "message"], use_threads=False).aggregate([])
-    recorded = (table.schema.metadata or {}).get(WEIGHTS_METADATA, b"").decode()
     return Page(
         job=job,
-        weights_sha256=recorded.rpartition(" ")[2] or job.request.weights.sha256,
+        weights_sha256=weights_sha256(table.schema.metadata) or job.request.weights.sha256,
         selections=selections,
         n_ok=excerpt.n_images - excerpt.n_failed,
         n_failed=excerpt.n_failed,

@@ -37,7 +37,7 @@ def open_store(place: str | os.PathLike[str]) -> Store:
             raise UsageError(f"{text!r} is no kind of place; use a folder or {KINDS_OF_PLACES}")
         return OPENERS[scheme](text)
     # os.path and not pathlib: it takes ".." away without following links.
-    return FolderStore(Path(os.path.abspath(expanded(text))))  # noqa: PTH100
+    return FolderStore(Path(os.path.abspath(expanded(text))))  # noqa: PTH100 (see above)
 
 
 def _open_bucket(uri: str) -> Store:

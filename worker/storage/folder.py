@@ -111,7 +111,7 @@ class FolderStore:
             if next(self.list(f"{name}/"), None) is not None:
                 yield name
 
-    def link(self, key: str, expires_s: int) -> str:  # noqa: ARG002
+    def link(self, key: str, expires_s: int) -> str:  # noqa: ARG002 (a file's link holds for ever)
         """The file's URI, which holds for as long as the file stands."""
         path = self._path(key)
         with self._translated("link to", key):

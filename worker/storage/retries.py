@@ -21,7 +21,7 @@ def pause_s(attempt: int) -> float:
 
     By chance, so that not all who failed together come back together.
     """
-    return random.uniform(0, min(_FIRST_PAUSE_S * 2.0 ** (attempt - 1), _LONGEST_PAUSE_S))  # noqa: S311
+    return random.uniform(0, min(_FIRST_PAUSE_S * 2.0 ** (attempt - 1), _LONGEST_PAUSE_S))  # noqa: S311 (chance, no secret)
 
 
 @dataclass(frozen=True)

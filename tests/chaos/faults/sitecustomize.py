@@ -108,7 +108,7 @@ class Patching(importlib.abc.MetaPathFinder):
             exec_module(module)
             patch(module)
 
-        spec.loader.exec_module = exec_and_patch  # type: ignore[method-assign]
+        spec.loader.exec_module = exec_and_patch  # type: ignore[method-assign]  # the fault itself
         return spec
 
 
