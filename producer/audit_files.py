@@ -26,7 +26,8 @@ _NOT_COPIED = (keys.JOB, keys.CANCELLED, keys.SHARDS, keys.RETRIES, "manifest/",
 def copy_audit(handle: JobHandle, target: Store, n_threads: int) -> Summary:
     """Copy page, pictures and tables of a finished audit into `target`.
 
-    Raises JobError, UsageError if the folder is a job's, and what would meet all other files too.
+    Raises JobError, UsageError if the folder is a job's, and what would meet all other files too:
+    StorageUnavailable, StorageFull, StorageDenied.
     """
     _check_finished(handle)
     if target.exists(keys.JOB):

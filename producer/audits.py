@@ -28,6 +28,7 @@ class AuditPlanOptions(TypedDict, total=False):
     """What a user may choose, as the command line and the Python interface take it.
 
     `baseline` is the place of a finished audit, or `last`: the newest one of this name with the same request.
+    `shard_size` and `batch_size` are numbers of images, None by their cost and as the worker finds it.
     """
 
     layers: Sequence[str]

@@ -160,15 +160,15 @@ def submit(
     """Write the job under the folder or prefix `out` and enqueue its shards in the Redis of the settings.
 
     The same request twice is the same job: only what is missing is enqueued again, also if it was cancelled
-    meanwhile. Raises UsageError,
-    WeightsError, JobError, StorageError, BrokerError.
+    meanwhile. Raises UsageError, SettingsError if no Redis is set, WeightsError, JobError, StorageError,
+    BrokerError.
     """
     names = [sources] if isinstance(sources, str) else list(sources)
     return submit_plan(names, out, make_plan(options), settings)
 
 
 def submit_plan(sources: list[str], out: str, plan: Plan, settings: Settings | None = None) -> JobHandle:
-    """Write the job of a plan and enqueue its shards. Raises what `submit` raises."""
+    """Write the job of a plan and enqueue its shards. Raises SettingsError, and what else `submit` raises."""
     settings = settings or load_settings()
     if settings.redis_url is None:
         raise SettingsError("DECONVOY_REDIS_URL is not set: name the Redis that workers listen to")
@@ -193,6 +193,7 @@ def enqueue_missing(handle: JobHandle, priority: Priority | None = None, *, held
 
     Where only the index or the page is missing, one shard that is done is enqueued: it finishes the job.
     `priority`: None is the job's own. `held_too`: a message that a worker has already does not count.
+    Raises BrokerError, also where the handle knows no Redis.
     """
     if handle.broker is None:
         raise BrokerError(f"job {handle.id} has no Redis to be enqueued in: set DECONVOY_REDIS_URL")
@@ -211,7 +212,10 @@ def _any_shard(store: Store) -> int:
 
 
 def list_jobs(out: str | None, settings: Settings | None = None) -> dict[str, str]:
-    """Jobs by id, with their places: those under `out`, which works without Redis, or those Redis knows."""
+    """Jobs by id, with their places: those under `out`, which works without Redis, or those Redis knows.
+
+    Raises StorageError; SettingsError if neither a place nor a Redis is named, BrokerError.
+    """
     if out is not None:
         store = open_store(out)
         found = (name for name in store.folders() if store.exists(f"{name}/{keys.JOB}"))

@@ -40,7 +40,10 @@ _NATIVE_SIZE_PX = 512
 
 
 class PlanOptions(TypedDict, total=False):
-    """What a user may choose, as the command line and the Python interface take it."""
+    """What a user may choose, as the command line and the Python interface take it.
+
+    `shard_size` and `batch_size` are numbers of images, None by their cost and as the worker finds it.
+    """
 
     specs: Sequence[str]
     weights: str
@@ -60,8 +63,9 @@ class PlanOptions(TypedDict, total=False):
 class Plan:
     """A request, and how it is cut up.
 
-    None: `shard_size` by cost, `batch_size` by the worker, `name` by the first source. With `audit` the job
-    is an audit. `id` is what the job is called, whatever it is about; None: by its name and what it is about.
+    None: `shard_size` (images) by cost, `batch_size` (images) by the worker, `name` by the first source. With
+    `audit` the job is an audit. `id` is what the job is called, whatever it is about; None: by its name and
+    what it is about.
     """
 
     request: Request

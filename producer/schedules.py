@@ -77,7 +77,10 @@ class Listed:
 
 
 class Schedules:
-    """The schedules of one Redis. Every method raises BrokerError where it does not answer."""
+    """The schedules of one Redis. Every method raises BrokerError where it does not answer.
+
+    Raises SettingsError if the settings name no Redis.
+    """
 
     def __init__(self, settings: Settings) -> None:
         if settings.redis_url is None:

@@ -99,7 +99,7 @@ def repeated(source: str, configs: Mapping[str, set[str]], most: int) -> list[tu
     """
     found = []
     for node in ast.walk(parsed(source)):
-        if not isinstance(node, ast.FunctionDef) or any(map(_is_command, node.decorator_list)):
+        if not isinstance(node, ast.FunctionDef) or any(map(is_command, node.decorator_list)):
             continue
         arguments = node.args
         names = {
@@ -112,7 +112,8 @@ def repeated(source: str, configs: Mapping[str, set[str]], most: int) -> list[tu
     return found
 
 
-def _is_command(decorator: ast.expr) -> bool:
+def is_command(decorator: ast.expr) -> bool:
+    """Whether this makes a command of click out of a function."""
     return isinstance(decorator, ast.Call) and COMMAND.search(ast.unparse(decorator.func)) is not None
 
 

@@ -1,4 +1,7 @@
-"""How a reconstruction is drawn: for the store, for an atlas and for a notebook in the same way."""
+"""How a reconstruction is drawn: for the store, for an atlas and for a notebook in the same way.
+
+Why so: docs/mathematics.md, "Weights and preprocessing".
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _SHARE_WITHIN_SCALE = 0.995
 def display(
     pixels_CHW: npt.NDArray[np.float32], pixel_std_C: Sequence[float]
 ) -> tuple[npt.NDArray[np.uint8], float]:
-    """Draw a reconstruction: uint8 RGB HWC, and the scale it is drawn with.
+    """Draw a reconstruction: drawn_HWC (uint8, RGB), and the scale it is drawn with.
 
     Each channel times `pixel_std_C` is in units of 0-255 pixels. `scale` is the absolute value there that
     99.5 % of the values other than zero do not exceed; it is drawn as full black (1) or white (255), and

@@ -50,7 +50,7 @@ _LONGEST_PAUSE_S = 30.0
 class Runtime:
     """One worker process: its settings, its line to Redis, and the network that is loaded.
 
-    `send` puts messages into the queue.
+    `send` puts messages into the queue. Raises SettingsError if the settings name no Redis.
     """
 
     def __init__(self, settings: Settings, send: Send) -> None:

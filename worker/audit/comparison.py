@@ -34,13 +34,13 @@ class Comparison:
     """Unit by unit, in the order of `units.parquet`, and image by image, as submitted.
 
     `units` are the baseline's. `n_others` counts the winners that were none in the baseline, of the `n_top`
-    that are compared. `ks` and `psi` are None where no image of one of the two audits could be used.
+    that are compared. `ks_C` and `psi_C` are None where no image of one of the two audits could be used.
     `replaced` is the share of images that others have taken the place of, at most 1.
     """
 
     units: pa.Table
-    ks: npt.NDArray[np.float64] | None
-    psi: npt.NDArray[np.float64] | None
+    ks_C: npt.NDArray[np.float64] | None
+    psi_C: npt.NDArray[np.float64] | None
     n_others: list[int]
     n_top: list[int]
     added: list[str]
@@ -85,11 +85,11 @@ def open_baseline(job: Job, weights: bytes) -> Baseline | None:
 def compare(baseline: Baseline, units: pa.Table, images: pa.Table) -> Comparison:
     """Set an audit's units and images against the baseline's. Raises MessageError, StorageError."""
     then = read_table(baseline.store, keys.IMAGES, IMAGES_SCHEMA, ["image", "image_key", "source_sha256"])
-    ks = psi = None
+    ks_C = psi_C = None
     if units["n_images"][0].as_py() and baseline.units["n_images"][0].as_py():
         base_CB, now_CB = _histograms(baseline.units), _histograms(units)
-        ks = histogram.kolmogorov_smirnov(base_CB, now_CB)
-        psi = histogram.stability_index(base_CB, now_CB)
+        ks_C = histogram.kolmogorov_smirnov(base_CB, now_CB)
+        psi_C = histogram.stability_index(base_CB, now_CB)
     n_others, n_top = _others(*(table["top_image_keys"].to_pylist() for table in (baseline.units, units)))
     is_old = pc.is_in(images["image_key"], value_set=then["image_key"].combine_chunks())
     is_kept = pc.is_in(then["image_key"], value_set=images["image_key"].combine_chunks())
@@ -99,8 +99,8 @@ def compare(baseline: Baseline, units: pa.Table, images: pa.Table) -> Comparison
     come, gone = (len(added) + len(changed)) / len(images), (len(removed) + len(changed)) / len(then)
     return Comparison(
         units=baseline.units,
-        ks=ks,
-        psi=psi,
+        ks_C=ks_C,
+        psi_C=psi_C,
         n_others=n_others,
         n_top=n_top,
         added=added,

@@ -2,7 +2,8 @@
 
 Two audits of samples of one distribution have none of these but the counts of images: of each kind, the
 probability of one false finding in the whole audit is at most `ALPHA`, divided among all its units
-(Bonferroni), if images are independent of each other.
+(Bonferroni), if images are independent of each other. Source: O. Dunn, *Multiple comparisons among means*
+(1961), doi 10.1080/01621459.1961.10482090; for the tests themselves see `worker.audit.histogram`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,11 @@
 Nearly the same are two different files whose difference hashes differ in at most `MAX_BITS` of 64 bits and
 whose profiles, the standardised peaks of the deepest layer, have a cosine of at least `MIN_SIMILARITY`.
 Pairs are found by their hashes without comparing all with all: if at most 5 bits differ, at least 3 of the
-hash's 8 bytes are equal, so all that share some 3 bytes are compared. Two
-hashes of independent, even bits are within 5 bits with a probability of 5e-13: a fifth of a pair among a
-million images. Those of photographs are less even, which is why the profiles have to agree as well.
+hash's 8 bytes are equal, so all that share some 3 bytes are compared. Two hashes of independent, even bits
+are within 5 bits with a probability of 5e-13: a fifth of a pair among a million images. Those of photographs
+are less even, which is why the profiles have to agree as well.
+Source: M. Norouzi, A. Punjani, D. Fleet, *Fast Exact Search in Hamming Space with Multi-Index Hashing*
+(arXiv 1307.2982), for finding close hashes by the parts that they share; the rest is our own.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 def candidate_pairs(hashes_N: Hashes) -> tuple[Integers, Integers]:
-    """The pairs of images whose hashes differ in at most `MAX_BITS`: the lesser numbers, and the greater."""
+    """The P pairs of images whose hashes differ in at most `MAX_BITS`: the lesser number of each (P), and the
+    greater (P).
+    """
     codes: list[Integers] = []
     n_pairs = 0
     for first, second in _close(hashes_N):
@@ -59,30 +63,30 @@ def candidate_pairs(hashes_N: Hashes) -> tuple[Integers, Integers]:
 
 
 def steps_of(standardised_NV: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
-    """A profile in sixteenths of a standard deviation, at most 7.9 of them: a byte a unit."""
+    """Profiles in sixteenths of a standard deviation, at most 7.9 of them: a byte a unit (N, V)."""
     return np.clip(np.rint(standardised_NV * _STEPS), -127, 127).astype(np.int8)
 
 
-def similar(steps_NV: npt.NDArray[np.int8], first: Integers, second: Integers) -> npt.NDArray[np.bool_]:
-    """Of each pair of rows, whether the cosine of the two is at least `MIN_SIMILARITY`."""
-    result = np.zeros(len(first), np.bool_)
-    for begin in range(0, len(first), _BLOCK):
+def similar(steps_NV: npt.NDArray[np.int8], first_P: Integers, second_P: Integers) -> npt.NDArray[np.bool_]:
+    """Of each pair of rows, whether the cosine of the two is at least `MIN_SIMILARITY` (P)."""
+    result = np.zeros(len(first_P), np.bool_)
+    for begin in range(0, len(first_P), _BLOCK):
         block = slice(begin, begin + _BLOCK)
         # Whole numbers: the same on every machine, in whatever order they are added.
-        one, other = steps_NV[first[block]].astype(np.int64), steps_NV[second[block]].astype(np.int64)
+        one, other = steps_NV[first_P[block]].astype(np.int64), steps_NV[second_P[block]].astype(np.int64)
         squares = (one * one).sum(axis=1) * (other * other).sum(axis=1)
         result[block] = ((one * other).sum(axis=1) >= MIN_SIMILARITY * np.sqrt(squares)) & (squares > 0)
     return result
 
 
-def groups_of(n: int, first: Integers, second: Integers) -> Integers:
-    """Of each of `n` images, the least number among all that pairs join it with; its own if there is none."""
+def groups_of(n: int, first_P: Integers, second_P: Integers) -> Integers:
+    """Of each of `n` images (N), the least number among all that pairs join it with; its own if none does."""
     least = np.arange(n)
     while True:
-        low = np.minimum(least[first], least[second])
+        low = np.minimum(least[first_P], least[second_P])
         joined = least.copy()
-        np.minimum.at(joined, least[first], low)
-        np.minimum.at(joined, least[second], low)
+        np.minimum.at(joined, least[first_P], low)
+        np.minimum.at(joined, least[second_P], low)
         joined = joined[joined]
         if np.array_equal(joined, least):
             return least

@@ -2,6 +2,8 @@
 
 A float32 is a whole number of 24 bits, its mantissa, times a power of two. Mantissas are added as integers,
 those of each exponent apart; nothing is rounded until mean and variance are asked for.
+Source: R. Neal, *Fast exact summation using small and large superaccumulators* (arXiv 1505.05571), whose
+accumulator is larger and holds float64.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class ExactSums:
         self._squares_low_CE += self._added(place, square_NC & (1 << _HALF_BITS) - 1)
 
     def moments(self, n_values: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Each unit's mean and variance (of the population) over `n_values`, the nearest float64 each.
+        """Each unit's mean_C and variance_C (of the population) over `n_values`, the nearest float64 each.
 
         0 without any value.
         """

@@ -93,7 +93,7 @@ def _with_comparison(units: pa.Table, comparison: Comparison | None) -> pa.Table
     if comparison is None:
         return units
     units = _filled(units, "top_turnover", pa.array(comparison.turnover, pa.float64()))
-    for column, values in (("psi", comparison.psi), ("ks", comparison.ks)):
+    for column, values in (("psi", comparison.psi_C), ("ks", comparison.ks_C)):
         if values is not None:
             units = _filled(units, column, pa.array(values, pa.float64()))
     return units

@@ -1,7 +1,8 @@
 """Histograms of peaks in quarter octaves, and how far two of them lie apart.
 
 A bin's number is the upper bits of the float32 itself, 8 of the exponent and 2 of the mantissa: there is no
-logarithm, and no rounding, to decide which bin a value falls into. The bins are the same for all units.
+logarithm, and no rounding, to decide which bin a value falls into. The bins are the same for all units:
+docs/audits.md, "`units.parquet`".
 """
 
 from __future__ import annotations
@@ -35,21 +36,22 @@ class Histograms:
 
 
 def bins_of(values: npt.NDArray[np.float32]) -> Counts:
-    """The number of each value's bin."""
+    """The number of each value's bin; `values`, and so the result, may have any shape, such as NC."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     return np.where(values > 0, bits >> _BIN_SHIFT, 0).astype(np.int64)
 
 
 def lower_edges(bins: Counts) -> npt.NDArray[np.float32]:
-    """The least value of each of these bins; 0 for bin 0."""
+    """The least value of each of these `bins`, 0 for bin 0; of any shape, such as CB: so is the result."""
     return (bins.astype(np.uint32) << _BIN_SHIFT).view(np.float32)
 
 
 def kolmogorov_smirnov(base_CB: Counts, now_CB: Counts) -> npt.NDArray[np.float64]:
-    """The greatest distance of the two distribution functions, at the bins' edges; one a row.
+    """The greatest distance of the two distribution functions, at the bins' edges: ks_C, one a row.
 
     Values in one bin count as equal, so it is never more than that of the values themselves. Neither set
-    may be empty.
+    may be empty. Source: N. Smirnov, *Table for estimating the goodness of fit of empirical distributions*
+    (1948), doi 10.1214/aoms/1177730256.
     """
     n_base, n_now = _n_values(base_CB), _n_values(now_CB)
     # Whole numbers up to the one division: exact, and below 2 ** 62 for 2 ** 30 values each.
@@ -61,17 +63,19 @@ def kolmogorov_smirnov(base_CB: Counts, now_CB: Counts) -> npt.NDArray[np.float6
 def kolmogorov_smirnov_limit(n_base: int, n_now: int, alpha: float) -> float:
     """What two samples of one distribution exceed with a probability of at most about `alpha`.
 
-    The usual asymptotic limit; ties, and values that the samples share, only make it less probable.
+    The usual asymptotic limit: the first term of Smirnov's series (doi 10.1214/aoms/1177730256) is `alpha`
+    there. Ties, and values that the samples share, only make it less probable.
     """
     return math.sqrt(-math.log(alpha / 2) / 2 * (n_base + n_now) / (n_base * n_now))
 
 
 def stability_index(base_CB: Counts, now_CB: Counts) -> npt.NDArray[np.float64]:
-    """The population stability index of each row, to six decimals.
+    """The population stability index of each row, psi_C, to six decimals.
 
     Bins are joined to at most ten groups of about equal mass in the baseline. Half a value is added to each
     group, so that an empty one does not make it infinite. Two samples of one distribution of n and m values
-    have about 9 / n + 9 / m on average. Neither set may be empty.
+    have about 9 / n + 9 / m on average. Neither set may be empty. Source: B. Yurdakul, J. Naranjo,
+    *Statistical properties of the population stability index* (2020), doi 10.21314/JRMV.2020.227.
     """
     n_base, n_now = _n_values(base_CB), _n_values(now_CB)
     middle_CB = 2 * np.cumsum(base_CB, axis=1) - base_CB

@@ -1,4 +1,8 @@
-"""How unlike the data set an image is: its profile, the peaks of the deepest layer's units, against all."""
+"""How unlike the data set an image is: its profile, the peaks of the deepest layer's units, against all.
+
+Source: C. Leys et al., *Detecting outliers: Do not use standard deviation around the mean, use absolute
+deviation around the median* (2013), doi 10.1016/j.jesp.2013.03.013, applied to one score an image.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class Usual:
         self._deviation_V = np.sqrt(variance_C[self._varying])
 
     def standardised(self, peaks_NC: npt.NDArray[np.float32]) -> Floats:
-        """How many standard deviations each peak lies above its unit's mean: (images, varying units)."""
+        """How many standard deviations each peak lies above its unit's mean: N, V of the units that vary."""
         result: Floats = (peaks_NC[:, self._varying] - self._mean_V) / self._deviation_V
         return result
 
@@ -58,7 +62,7 @@ class Usual:
 
 
 def scores(standardised_NV: Floats) -> Floats:
-    """Each image's outlier score: the root of the mean square of its standardised peaks."""
+    """Each image's outlier score, score_N: the root of the mean square of its standardised peaks."""
     n_images, n_units = standardised_NV.shape
     # Unit by unit, so that it is added in the same order on every machine.
     total_N = reduce(np.add, np.square(standardised_NV).T, np.zeros(n_images))

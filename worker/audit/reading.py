@@ -76,7 +76,7 @@ def profiles_of(images: pa.Table, layer: Layer) -> Profiles:
 
 
 def peaks_of(images: pa.Table, layer: Layer) -> npt.NDArray[np.float32]:
-    """The peaks of the layer's units in images that all have them, shape (images, units)."""
+    """The peaks of the layer's units in images that all have them: peaks_NC."""
     return _array(images[f"peak_{layer.name}"], layer)
 
 

@@ -1,5 +1,5 @@
 """What a scan says of each unit of a layer. Images may be added in any order and in any portions: the
-result is the same to the last bit.
+result is the same to the last bit. What each number is: docs/audits.md, "`units.parquet`".
 """
 
 from __future__ import annotations

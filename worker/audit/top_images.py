@@ -1,4 +1,7 @@
-"""The images that make each unit fire most strongly, whatever the order in which images come."""
+"""The images that make each unit fire most strongly, whatever the order in which images come.
+
+Source: Zeiler & Fergus (arXiv 1311.2901), figure 2, which shows the nine of each of some units.
+"""
 
 from __future__ import annotations
 

@@ -97,8 +97,9 @@ class Request(_Frozen):
 class Job(_Frozen):
     """`job.json`. `place` is the folder or bucket prefix that everything of the job stands under.
 
-    `batch_size` is the number of images that go forward together; None: the worker finds it. With `audit`
-    the job is an audit: shards from 0 scan the `n_images`, those from `n_shards` make the atlas.
+    `shard_size` is the number of images of each shard but the last, `batch_size` that of images that go
+    forward together; None: the worker finds it. With `audit` the job is an audit: shards from 0 scan the
+    `n_images`, those from `n_shards` make the atlas.
     """
 
     format_version: Literal[1] = FORMAT_VERSION

@@ -35,8 +35,9 @@ class Row:
     `activation` is the seed's value, `scale` the absolute value (in 0-255 pixel units) that is drawn
     as full black or white; `nonfinite` counts NaN and infinities in the reconstruction; `seconds` is
     the time that its own stages took together. `offset` and `length` are the picture's bytes within
-    the object `key`, None where it is the whole object; `input_…` say the same of the preprocessed
-    image. What a failed row cannot know is None.
+    the object `key`, None where it is the whole object; so are `input_offset` and `input_length` of the
+    preprocessed image, within `input_key`. `width` and `height` are pixels of the preprocessed image,
+    `source_width` and `source_height` of the original. What a failed row cannot know is None.
     """
 
     image: str

@@ -17,15 +17,16 @@ _EPSILON = 1e-5
 
 
 def has_batch_norm(state: Mapping[str, Tensor]) -> bool:
-    """Whether a trunk's state dict holds batch norms."""
+    """Whether a trunk's `state` dict, kernels (OIHW) and vectors (O), holds batch norms."""
     return any(key.endswith(".running_mean") for key in state)
 
 
 def fold_batch_norm(state: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
-    """Weights by the plain trunk's names, of a `features` state dict with batch norm.
+    """Kernels (OIHW) and biases (O) by the plain trunk's names, of a `features` state dict with batch norm.
 
     There a convolution and its norm stand at indices i and i + 1, the ReLU at i + 2, and every layer
-    below has moved on by one. Computed in float64. Raises WeightsError.
+    below has moved on by one; `state` holds OIHW for a convolution, and O for each vector. Computed in
+    float64. Raises WeightsError.
     """
     folded: dict[str, Tensor] = {}
     convolutions = [layer for layer in layers_of(model) if layer.kind == "conv"]

@@ -272,7 +272,7 @@ class Deconvnet:
             yield
 
     def prepared(self, x_NCHW: Tensor) -> Tensor:
-        """Network input on the device, in the trunk's data type, channels last in memory."""
+        """Network input, x_NCHW, on the device, in the trunk's data type, channels last in memory."""
         x_NCHW = x_NCHW.to(self.device, self.trunk.dtype)
         return x_NCHW.contiguous(memory_format=torch.channels_last)
 

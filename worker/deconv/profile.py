@@ -1,4 +1,7 @@
-"""What an image makes of each unit: its strongest activation, and at how many places it fires at all."""
+"""What an image makes of each unit: its strongest activation, and at how many places it fires at all.
+
+What an audit says of units, docs/audits.md, "`units.parquet`", is made of these two numbers.
+"""
 
 from __future__ import annotations
 

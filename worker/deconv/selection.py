@@ -29,7 +29,9 @@ class Seed:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Each unit's strongest activation: `value_NC`, and `place_NC`, its flat index in H x W."""
+    """Each unit's strongest activation: `value_NC`, and `place_NC`, its flat index in a map that is `width`
+    places wide.
+    """
 
     value_NC: Tensor
     place_NC: Tensor

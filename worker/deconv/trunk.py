@@ -54,7 +54,10 @@ class Trunk:
     def build(
         cls, model: str, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Trunk:
-        """Take `features`-style weights (`0.weight`, `0.bias`, `2.weight`, …). Raises WeightsError."""
+        """Take `features`-style weights: `state` holds OIHW for `0.weight`, O for `0.bias`, and so on.
+
+        Raises WeightsError.
+        """
         layers = layers_of(model)
         blocks = []
         for pool in (layer for layer in layers if layer.kind == "pool"):

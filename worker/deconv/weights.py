@@ -65,7 +65,9 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class Weights:
-    """A trunk's tensors by torchvision's names (`0.weight`, …), and the input they expect."""
+    """A trunk's tensors, and the input they expect: `state` holds OIHW for `0.weight`, O for `0.bias`, …, by
+    torchvision's names.
+    """
 
     state: Mapping[str, Tensor] = field(repr=False)
     normalisation: Normalisation
@@ -87,7 +89,10 @@ def load_weights(name: str, model: str = DEFAULT_MODEL, cache_dir: Path | None =
 
 
 def random_weights(seed: str, model: str = DEFAULT_MODEL) -> Weights:
-    """Seeded random weights, scaled so that activations neither vanish nor explode (He et al., 2015)."""
+    """Seeded random weights, scaled so that activations neither vanish nor explode. Raises WeightsError.
+
+    Source: K. He et al., *Delving Deep into Rectifiers* (arXiv 1502.01852); the small biases are our own.
+    """
     if not is_seed(seed):
         raise WeightsError(f"weights {f'random:{seed}'!r}: the seed must be a whole number, as in random:0")
     generator = torch.Generator().manual_seed(int(seed))

@@ -50,13 +50,13 @@ class BatchSizes:
         """Images that are read and decoded ahead of the network."""
 
     def of(self, height: int, width: int) -> int:
-        """The largest batch of images of this size, at least 1."""
+        """The largest batch of images of `height` x `width` pixels, at least 1."""
         pixels = height * width
         n = self._asked or min(max(1, self._default_pixels // pixels), _MAX_DEFAULT_BATCH)
         return n if self._most_pixels is None else max(1, min(n, self._most_pixels // pixels))
 
     def halve(self, n: int, height: int, width: int) -> None:
-        """A batch of `n` such images did not fit the memory: from now on at most half as many pixels."""
+        """`n` images of `height` x `width` pixels did not fit the memory: half of them from now on."""
         self._most_pixels = n // 2 * height * width
 
 

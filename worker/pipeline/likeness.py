@@ -1,4 +1,8 @@
-"""A hash that is nearly the same for pictures that look nearly the same."""
+"""A hash that is nearly the same for pictures that look nearly the same.
+
+Source: N. Krawetz, *Kind of Like That* (2013),
+http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ _RESIZE_PER_CROP = 256 / 224
 class Geometry:
     """Where a preprocessed image of `width` x `height` lies in its source, in pixels.
 
-    `box` is (left, top, right, bottom) in the source as it is seen upright; `source_width` and
-    `source_height` are the source's size.
+    `box` is (left, top, right, bottom) in the source as it is seen upright, and `source_width` x
+    `source_height` the source's own size, in its pixels.
     """
 
     width: int

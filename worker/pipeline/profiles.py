@@ -30,7 +30,7 @@ class Profiles:
         return len(self._facts)
 
     def add(self, image: Loaded, units: Units) -> None:
-        """The row of an image that has been through the network."""
+        """The row of an image that has been through the network: `units` holds its peak_C and firing_C."""
         nonfinite = 0
         for name, (peak_C, firing_C) in units.items():
             self._peaks[name][image.position] = peak_C

@@ -91,7 +91,7 @@ class Cells:
 
     @classmethod
     def empty(cls, side: int) -> Cells:
-        """Those of a winner that there is nothing of."""
+        """Those of a winner that there is nothing of: `side` pixels wide and high."""
         nothing_CHW = np.zeros((3, side, side), np.float32)
         return cls(nothing_CHW, nothing_CHW, nothing_CHW, np.full((side, side, 3), _GREY, np.uint8))
 

@@ -106,7 +106,9 @@ class AuditPage:
 
 
 def audit_page_of(store: Store, job: Job) -> AuditPage:
-    """Read all that the page says. Raises a StorageError, MessageError where a table is none of ours."""
+    """Read all that the page says. Raises UsageError if the job is no audit, a StorageError, and MessageError
+    where a table is none of ours.
+    """
     if job.audit is None:
         raise UsageError(f"job {job.id} is no audit; its page is written by write_report")
     units, images, atlas, all_findings = (

@@ -15,7 +15,10 @@ class Pictures:
         self.n_bytes = 0
 
     def data_uri(self, key: str, offset: int | None, length: int | None, media_type: str) -> str:
-        """The picture that is the object `key`, or `length` bytes of it. Raises a StorageError."""
+        """The picture that is the object `key`, or `length` bytes of it from byte `offset` on.
+
+        Raises a StorageError.
+        """
         if offset is None or length is None:
             data = self._store.read(key)
         else:

@@ -154,7 +154,10 @@ class Bucket:
                 yield found["Prefix"]
 
     def link(self, key: str, expires_s: int) -> str:
-        """An URL that gives the object to whoever has it, for `expires_s` seconds. Needs no request."""
+        """An URL that gives the object to whoever has it, for `expires_s` seconds. Needs no request.
+
+        Raises UsageError for more than the 7 days that S3 allows, or less than a second.
+        """
         if not 1 <= expires_s <= _LONGEST_LINK_S:
             raise UsageError(f"a link holds for 1 to {_LONGEST_LINK_S} seconds, not for {expires_s}")
         with self._translated("link to", key):

@@ -42,7 +42,10 @@ class FolderStore:
             return path.read_bytes()
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """A part of the file. Raises ObjectNotFound, and StorageError where the file ends earlier."""
+        """The `length` bytes of the file from byte `offset` on.
+
+        Raises ObjectNotFound, and StorageError where the file ends earlier.
+        """
         path = self._path(key)
         check_range(offset, length)
         with self._translated("read", key), path.open("rb") as file:
@@ -66,7 +69,7 @@ class FolderStore:
             return True
 
     def write_file(self, key: str, path: Path) -> None:
-        """Put a copy of a file, with the folders above it."""
+        """Put a copy of a file, with the folders above it. Raises StorageError if `path` cannot be read."""
         target = self._path(key)
         try:
             source = path.open("rb")

@@ -30,7 +30,7 @@ class S3Store:
         return self._bucket.get(self._path(key))
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """A range of the object's bytes, in one request. Raises ObjectNotFound."""
+        """The `length` bytes of the object from byte `offset` on, in one request. Raises ObjectNotFound."""
         path = self._path(key)
         check_range(offset, length)
         return self._bucket.get_range(path, offset, length)
