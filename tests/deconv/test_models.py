@@ -99,6 +99,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("hedd", "use imagenet, hed, or"),
         ("missing.safetensors", "cannot be read"),
         ("missing.pth", "cannot be read"),
+        ("missing.PTH", "cannot be read"),
         ("random:x", "whole number"),
     ],
 )

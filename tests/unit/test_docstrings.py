@@ -167,7 +167,7 @@ def test_what_is_not_said_is_found(source: str, fault: str) -> None:
         function("f() -> None", "Raises what `g` raises.", "try: g()\n    except StorageError: raise"),
         function("f() -> None", "Do it.", "raise ValueError('x')"),
         f"@click.command()\n{function('f() -> None', 'Example: f', 'raise StorageFull(1)')}",
-        'class A:\n    """Raises StorageFull."""\n    def __init__(self) -> None:\n        raise StorageFull("x")',
+        'class A:\n    """Raises StorageFull."""\n    def __init__(self) -> None: raise StorageFull("x")',
         'class A(Protocol):\n    """A width, in pixels."""\n    @property\n    def width(self) -> int: ...',
         'class A:\n    """A."""\n    pause: float\n    """Seconds between two looks."""',
     ],

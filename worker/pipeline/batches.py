@@ -56,7 +56,7 @@ class BatchSizes:
         return n if self._most_pixels is None else max(1, min(n, self._most_pixels // pixels))
 
     def halve(self, n: int, height: int, width: int) -> None:
-        """`n` images of `height` x `width` pixels did not fit the memory: half of them from now on."""
+        """`n` images of `height` x `width` pixels did not fit the memory: from now on half as many pixels."""
         self._most_pixels = n // 2 * height * width
 
 
