@@ -107,7 +107,7 @@ def _certify(weights: str) -> str:
 
 
 def _check_torch() -> str:
-    machine = _ask_worker("worker.runtime")
+    machine = _ask_worker("worker.machine.describe")
     gpus = ", ".join(machine["gpus"]) or f"no GPU, {machine['cpu_threads']} CPU threads"
     return f"{machine['torch']}, {gpus}"
 

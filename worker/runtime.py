@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -239,19 +238,3 @@ def _open_job(store: Store, message: ShardMessage) -> Job:
             f"({n_shards} shards), which stands at {store.place}: submit the job again"
         )
     return job
-
-
-def _describe_machine() -> dict[str, object]:
-    """What this machine computes with, for `deconvoy doctor`."""
-    import torch
-
-    n_gpus = torch.cuda.device_count()
-    return {
-        "torch": torch.__version__,
-        "gpus": [torch.cuda.get_device_name(index) for index in range(n_gpus)],
-        "cpu_threads": torch.get_num_threads(),
-    }
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_describe_machine()) + "\n")

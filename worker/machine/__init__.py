@@ -1,1 +1,1 @@
-"""One machine's workers: which GPU each gets, what keeps them going, and what Prometheus asks of them."""
+"""One machine's workers: which GPU each gets, what keeps them going, what Prometheus and the doctor ask."""

@@ -1,4 +1,9 @@
-"""A shard's way: read, decode, batch, forward, project, encode, write, record. Knows no Celery."""
+"""A shard's way: read, decode, batch, forward, project, encode, write, record. Knows no Celery.
+
+`shard` is an ordinary job's, from top to bottom; `scan` and `atlas` are the two passes of an audit. What they
+share: `intake` and `loading` (images as they come), `batches` and `compute` (the network), `threads`,
+`stages`. `writing`, `layouts` and `picture` store, `index` joins what all shards have left.
+"""
 
 from worker.pipeline.assignment import Assignment, ShardResult
 from worker.pipeline.atlas import run_atlas
