@@ -61,7 +61,7 @@ def add(name: str, cron: str, keep: int | None, command: tuple[str, ...]) -> Non
 
     After `--` stands the audit as on the command line. A schedule of the same name is replaced. Days are in
     UTC, and day of month and day of week must both hold.
-    """  # noqa: D301
+    """  # noqa: D301 (click reads \b as: leave these lines as they are)
     with _schedules() as schedules:
         next_due = schedules.add(_definition(name, cron, keep, command))
     tell(f"schedule {name} is due next at {_time(next_due)}")

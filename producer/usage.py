@@ -13,7 +13,7 @@ from producer.terminal import printable
 class Commands(click.Group):
     """A group that lists its commands as they were added; `help COMMAND` is `COMMAND --help`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click gives it)
         """The names, not sorted: the order follows the work."""
         return list(self.commands)
 

@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for pool in ATLAS_POOLS:
         for row in atlas(setting, pool):
             ratio = row.ratio
-            print(  # noqa: T201
+            print(
                 f"{row.case} {row.against} {ratio.median:.2f} ({ratio.lowest:.2f} – {ratio.highest:.2f}) "
                 f"{ratio.rounds} rounds, ours {ratio.ours_s:.2f} s, theirs {ratio.baseline_s:.2f} s, "
                 f"difference {row.difference:.1e}",

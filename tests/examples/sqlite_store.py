@@ -80,7 +80,7 @@ class SqliteStore:
         """Found by looking at all keys."""
         return iter(sorted({key.partition("/")[0] for key in self.list("") if "/" in key}))
 
-    def link(self, key: str, expires_s: int) -> str:  # noqa: ARG002
+    def link(self, key: str, expires_s: int) -> str:  # noqa: ARG002 (the link holds for ever)
         """The object itself, as a data: URI, which holds for ever."""
         return f"data:application/octet-stream;base64,{base64.b64encode(self.read(key)).decode()}"
 

@@ -64,7 +64,7 @@ def as_meant(code: str, on: Stage) -> str:
     for written, meant in substitutions(on).items():
         # A path that was put in is not looked into again.
         start = r"(?<![\w/])" if written.startswith("/") else ""
-        code = re.sub(start + re.escape(written), lambda _, meant=meant: meant, code)  # type: ignore[misc]
+        code = re.sub(start + re.escape(written), meant.replace("\\", r"\\"), code)
     return code
 
 

@@ -19,7 +19,7 @@ from worker.contract.formats import PICTURE_FORMATS
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
 SEEN_BY_THE_PRODUCER = {"worker.contract", "worker.storage"}
 
 
@@ -67,10 +67,8 @@ def test_the_producer_is_kept_from_every_layer_but_the_contract_and_the_store() 
     ("option", "choices"),
     [("--format", [*PICTURE_FORMATS]), ("--model", [m for m in MODELS if m[-3:] != "_bn"])],
 )
-def test_every_choice_of_an_option_that_grows_by_a_row_is_in_the_readme(
-    option: str, choices: list[str]
-) -> None:
-    (row,) = re.findall(rf"^\| `{option}` \|.*$", README, re.MULTILINE)
+def test_every_choice_of_an_option_that_grows_by_a_row_is_documented(option: str, choices: list[str]) -> None:
+    (row,) = re.findall(rf"^\| `{option}` \|.*$", COMMAND_LINE, re.MULTILINE)
     assert [choice for choice in choices if f"`{choice}`" not in row] == []
 
 
