@@ -53,6 +53,13 @@ def test_the_layers_are_drawn_as_import_linter_holds_them() -> None:
     assert drawn() == layers()
 
 
+def test_every_file_that_is_named_exists_but_the_one_that_a_walk_makes() -> None:
+    named = set(re.findall(r"`((?:worker|producer|tests|docs|docker)/[\w./]+)`", CONTRIBUTING))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert not (ROOT / "worker" / "storage" / "sqlite.py").exists()
+
+
 def test_every_module_of_the_worker_is_in_a_layer() -> None:
     modules = {f"worker.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "worker")])}
     assert set.union(*layers()) == modules
