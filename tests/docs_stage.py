@@ -55,6 +55,24 @@ targets of the Makefile are looked up and not made.
 """
 
 
+_JOBS = """
+import json, sys
+from producer import audit, submit
+folder, bucket = sys.argv[1:]
+small = {"weights": "random:0", "size_px": 32}
+jobs = {
+    f"{folder}/results": (submit, f"{folder}/photos", {"specs": ["pool1:all", "pool5:max", "pool5:top:9"]}),
+    f"{folder}/shared/results": (submit, f"{folder}/shared/photos", {}),
+    bucket: (submit, f"{bucket}/photos", {}),
+    f"{folder}/audits": (audit, f"{folder}/photos", {"layers": ["pool1"]}),
+}
+handles = {out: do(source, out=out, **small, **options) for out, (do, source, options) in jobs.items()}
+for handle in handles.values():
+    assert handle.wait().n_failed == 0
+print(json.dumps({out: handle.id for out, handle in handles.items()}))
+"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A folder to stand in, the environment of commands, and the id of the finished job in each `--out`."""
@@ -109,10 +127,10 @@ def stage() -> Iterator[Stage]:
                 "ROOT": str(ROOT),
                 "SMALL": " ".join(SMALL),
             }
-            deconvoy = Deconvoy(environment, folder)
-            with deconvoy.logging(folder / "worker.log", "worker", "--gpus", "none"):
+            worker = Deconvoy(environment, folder).logging(folder / "worker.log", "worker", "--gpus", "none")
+            with worker:
                 _fill_bucket(folder / "photos", endpoint_url)
-                yield Stage(folder, environment, _finished_jobs(deconvoy, folder))
+                yield Stage(folder, environment, _finished_jobs(folder, environment))
 
 
 def free_port() -> int:
@@ -133,23 +151,18 @@ def _fill_bucket(photos: Path, endpoint_url: str) -> None:
     client.close()
 
 
-def _finished_jobs(deconvoy: Deconvoy, folder: Path) -> dict[str, str]:
-    """The jobs that blocks name as photos-1a2b3c4d5e, by the place that they stand in."""
-    specs = ("--spec", "pool1:all", "--spec", "pool5:max", "--spec", "pool5:top:9")
-    jobs = {
-        f"{folder}/results": ("submit", f"{folder}/photos", *specs),
-        f"{folder}/shared/results": ("submit", f"{folder}/shared/photos"),
-        f"s3://{BUCKET}": ("submit", f"s3://{BUCKET}/photos"),
-        f"{folder}/audits": ("audit", f"{folder}/photos", "--layer", "pool1"),
-    }
-    ids = {}
-    for out, command in jobs.items():
-        submitted = deconvoy(*command, "--out", out, *SMALL, "--json")
-        assert submitted.returncode == 0, submitted.stderr
-        ids[out] = json.loads(submitted.stdout)["id"]
-    for out, job in ids.items():
-        watched = deconvoy("status", "--watch", f"{out}/{job}")
-        assert watched.returncode == 0, watched.stderr
+def _finished_jobs(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The ids of jobs that blocks name as photos-1a2b3c4d5e, by the place that they stand in."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _JOBS, str(folder), f"s3://{BUCKET}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=2 * TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ids: dict[str, str] = json.loads(done.stdout)
     return ids
 
 

@@ -137,7 +137,7 @@ def test_every_key_in_redis_is_documented() -> None:
     )
     documented = {re.sub(r"(JOB|WORKER|NAME|\*)$", "", name) for name in named}
     assert made <= documented
-    kombus = {"deconvoy:_kombu.binding.", "deconvoy:unacked_mutex", "deconvoy:deconvoy:dealt"}
+    kombus = {"deconvoy:_kombu.", "deconvoy:unacked_mutex", "deconvoy:deconvoy:dealt"}
     assert documented - made == kombus
 
 
