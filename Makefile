@@ -5,7 +5,7 @@ WEIGHTS ?= hed
 OUT ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test chaos lint format docs bench up down docker-check clean
+.PHONY: help setup lock demo test chaos lint format docs article bench up down docker-check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ docs: setup ## Write the generated pages anew: the help of all commands, the lic
 
 bench: setup ## Measure the engine: prints a table, writes bench.json
 	$(BIN)/python -m tests.bench
+
+article: setup ## Make docs/article.md, its figures and the README's picture anew (minutes, on the CPU)
+	$(BIN)/python -m docs.figures.article
 
 up: ## Start everything in containers, the worker on the CPU (GPU=1: on all GPUs)
 	docker/prepare.sh

@@ -1,0 +1,1 @@
+"""The documents, and in `figures` the code that draws their pictures."""
