@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from docs.figures.commands import FinishedAudit
 from docs.figures.drawing import CAPTION, FAINT, GAP, HEADER, INK, MARGIN, PAPER, write
-from docs.figures.section import Section, rounded
+from docs.figures.section import Section
 
 PATCH_PX = 128
 N_TOP = 9
@@ -63,9 +63,9 @@ def make(audit: FinishedAudit, n_photographs: int, n_patches: int) -> Section:
         numbers[layer] = {
             "n_units": len(rows),
             "n_dead": sum(row["state"] == "dead" for row in rows),
-            "median_specificity": rounded(sorted(drawn)[len(drawn) // 2], 2),
+            "median_specificity": round(sorted(drawn)[len(drawn) // 2], 2),
             "shown": [unit.number for unit in of_layer],
-            "shown_specificity": [rounded(unit.specificity, 2) for unit in of_layer],
+            "shown_specificity": [round(unit.specificity, 2) for unit in of_layer],
         }
     return Section({"atlas.png": _figure(audit, chosen)}, {"atlas": numbers})
 

@@ -69,7 +69,7 @@ def numbers_of(both: ThereAndBack) -> dict[str, object]:
     return {
         "bands_px": [list(band) for band in BANDS_PX],
         "gains": [rounded(gain) for gain in gains],
-        "gains_percent": [rounded(100 * gain / max(gains), 2) for gain in gains],
+        "gains_percent": [rounded(100 * gain / max(gains)) for gain in gains],
         "bias": [rounded(float(value)) for value in both.bias_C],
         "bias_bound": rounded(both.bound),
         "difference": [rounded(float(value)) for value in per_channel_C],

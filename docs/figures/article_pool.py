@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from docs.figures.drawing import CAPTION, FAINT, GAP, INK, MARGIN, MARK, PAPER, Sheet, picture_of, write
 from docs.figures.section import Material, Section, rounded
 
-DETAIL_PX = 28
-EYE_YX = (66, 54)
+DETAIL_PX = 56
+EYE_YX = (54, 38)
 """Upper left corner of the detail that is shown enlarged: an eye of the cat."""
 
 SKETCH_INPUT = ((1, 2, 5), (3, 4, 0), (6, 1, 2))
@@ -21,6 +22,9 @@ SKETCH_CHANGED = ((10, 20), (30, 40))
 """What may come down to the sketch's pool instead of what went up."""
 
 _PLACE_PX = 40
+
+Matrix = Sequence[Sequence[int | list[int]]]
+"""Rows of values; where two meet, both."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,12 @@ def make(material: Material) -> Section:
     """The photograph pooled and unpooled, the sketch, and what both lose, in numbers."""
     photograph = pool_and_unpool(_channels_first(material), stride=2)
     sketch = pool_and_unpool(torch.tensor(SKETCH_INPUT, dtype=torch.float32)[None, None], stride=1)
-    changed_NCHW = torch.tensor(SKETCH_CHANGED, dtype=torch.float32)[None, None]
-    kept_NCHW = nn.MaxUnpool2d(2, 1)(changed_NCHW, sketch.switches_NCHW)
-    matrices = {
+    matrices: dict[str, Matrix] = {
         "input": _whole(sketch.before_NCHW),
         "pooled": _whole(sketch.pooled_NCHW),
         "unpooled": _whole(sketch.unpooled_NCHW),
-        "changed": _whole(changed_NCHW),
-        "changed_unpooled": _whole(kept_NCHW),
+        "changed": [list(row) for row in SKETCH_CHANGED],
+        "changed_unpooled": _candidates(sketch.switches_NCHW),
     }
     return Section(
         {"pool.png": _figure(photograph), "sketch.png": _sketch(matrices)},
@@ -76,8 +78,21 @@ def _numbers(of: Pooled) -> dict[str, float]:
     }
 
 
-def _whole(matrix_NCHW: Tensor) -> list[list[int]]:
+def _whole(matrix_NCHW: Tensor) -> Matrix:
     return [[int(value) for value in row] for row in matrix_NCHW[0, 0].tolist()]
+
+
+def _candidates(switches_NCHW: Tensor) -> Matrix:
+    """What may stand in each place when `SKETCH_CHANGED` is unpooled: where two values meet, both.
+
+    Not computed with torch: its documentation leaves open which of the two stays.
+    """
+    met: dict[int, list[int]] = {place: [] for place in range(9)}
+    for row, switches in zip(SKETCH_CHANGED, switches_NCHW[0, 0].tolist(), strict=True):
+        for value, switch in zip(row, switches, strict=True):
+            met[switch].append(value)
+    flat = [values[0] if len(values) == 1 else values or 0 for values in met.values()]
+    return [flat[first : first + 3] for first in (0, 3, 6)]
 
 
 def _figure(of: Pooled) -> Image.Image:
@@ -105,14 +120,14 @@ def _figure(of: Pooled) -> Image.Image:
     return sheet.figure
 
 
-def _sketch(matrices: dict[str, list[list[int]]]) -> Image.Image:
+def _sketch(matrices: Mapping[str, Matrix]) -> Image.Image:
     """The matrices in a row, each value in its place; what is not zero after unpooling is marked."""
     captions = {
         "input": "input",
         "pooled": "pooled: 2 x 2, stride 1",
         "unpooled": "unpooled",
         "changed": "other values come down",
-        "changed_unpooled": "unpooled: one is lost",
+        "changed_unpooled": "unpooled: one of two",
     }
     columns_px = 3 * _PLACE_PX + 4 * GAP
     size = (2 * MARGIN + len(matrices) * columns_px, 2 * MARGIN + CAPTION + 3 * _PLACE_PX)
@@ -127,6 +142,8 @@ def _sketch(matrices: dict[str, list[list[int]]]) -> Image.Image:
                 draw.rectangle((*at, at[0] + _PLACE_PX, at[1] + _PLACE_PX), outline=FAINT)
                 colour = MARK if "unpooled" in name and value else INK
                 middle = (at[0] + _PLACE_PX / 2, at[1] + _PLACE_PX / 2)
-                draw.text(middle, str(value), colour, ImageFont.load_default(18), anchor="mm")
+                words = "\nor\n".join(map(str, value)) if isinstance(value, list) else str(value)
+                size_px = 11 if isinstance(value, list) else 18
+                draw.text(middle, words, colour, ImageFont.load_default(size_px), anchor="mm", spacing=0)
         write(draw, (left, MARGIN + 3 * _PLACE_PX + 8), captions[name], 14, FAINT)
     return figure
