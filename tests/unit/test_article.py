@@ -108,7 +108,7 @@ def test_the_sketch_is_what_pooling_by_hand_gives(material: Material) -> None:
     x_NCHW = torch.tensor(by_hand["input"], dtype=torch.float32)[None, None]
     _, switches_NCHW = torch.nn.functional.max_pool2d(x_NCHW, 2, 1, return_indices=True)
     down_NCHW = torch.nn.functional.max_unpool2d(
-        torch.tensor(by_hand["changed"], dtype=torch.float32)[None, None], switches_NCHW, 2, 1
+        torch.tensor(by_hand["changed"], dtype=torch.float32)[None, None], switches_NCHW, [2, 2], [1, 1]
     )
     assert down_NCHW[0, 0, 1, 1] in (10, 40)
     assert down_NCHW.sum() - down_NCHW[0, 0, 1, 1] == 50
