@@ -84,12 +84,13 @@ def bias_numbers(way: ArticleWay) -> dict[str, dict[str, float]]:
     for pool in way.pools:
         seed_NCHW = way.strongest_NCHW(pool)
         zeros_NCHW = way.down(pool, torch.zeros_like(seed_NCHW), biased=True)
+        right_NCHW = way.down(pool, seed_NCHW)
         biased_NCHW = way.down(pool, seed_NCHW, biased=True)
-        outside = biased_NCHW[way.down(pool, seed_NCHW) == 0]
+        outside = biased_NCHW[right_NCHW == 0]
         numbers[pool] = {
             "zeros_give_at_most": rounded(float(zeros_NCHW.abs().max())),
             "zeros_give_without": float(way.down(pool, torch.zeros_like(seed_NCHW)).abs().max()),
-            "b_at_most": rounded(float(way.down(pool, seed_NCHW).abs().max())),
+            "b_at_most": rounded(float(right_NCHW.abs().max())),
             "outside_percent": rounded(
                 100 * float(outside.double().square().sum() / biased_NCHW.double().square().sum())
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,8 +46,14 @@ def pool_and_unpool(x_NCHW: Tensor, stride: int) -> Pooled:
 
 
 def make(material: Material) -> Section:
-    """The photograph pooled and unpooled, the sketch, and what both lose, in numbers."""
-    photograph = pool_and_unpool(_channels_first(material), stride=2)
+    """The photograph pooled and unpooled, and the sketch."""
+    numbers = numbers_of(material)
+    figures = {"pool.png": _figure(_pooled(material)), "sketch.png": _sketch(numbers["sketch"])}
+    return Section(figures, numbers)
+
+
+def numbers_of(material: Material) -> dict[str, dict[str, Any]]:
+    """What pooling loses of the photograph; and the sketch's matrices."""
     sketch = pool_and_unpool(torch.tensor(SKETCH_INPUT, dtype=torch.float32)[None, None], stride=1)
     matrices: dict[str, Matrix] = {
         "input": _whole(sketch.before_NCHW),
@@ -55,17 +62,14 @@ def make(material: Material) -> Section:
         "changed": [list(row) for row in SKETCH_CHANGED],
         "changed_unpooled": _candidates(sketch.switches_NCHW),
     }
-    return Section(
-        {"pool.png": _figure(photograph), "sketch.png": _sketch(matrices)},
-        {"pool": _numbers(photograph), "sketch": matrices},
-    )
+    return {"pool": _losses(_pooled(material)), "sketch": matrices}
 
 
-def _channels_first(material: Material) -> Tensor:
-    return torch.from_numpy(material.pixels_HWC).permute(2, 0, 1)[None].float()
+def _pooled(material: Material) -> Pooled:
+    return pool_and_unpool(torch.from_numpy(material.pixels_HWC).permute(2, 0, 1)[None].float(), stride=2)
 
 
-def _numbers(of: Pooled) -> dict[str, float]:
+def _losses(of: Pooled) -> dict[str, float]:
     before, unpooled = of.before_NCHW.double(), of.unpooled_NCHW.double()
     again_NCHW = nn.functional.max_pool2d(of.unpooled_NCHW, 2)
     return {

@@ -91,7 +91,7 @@ def test_the_template_states_no_number_of_its_own() -> None:
 
 
 def test_pooling_and_unpooling_the_photograph_gives_the_recorded_numbers(material: Material) -> None:
-    assert_same(article_pool.make(material).numbers["pool"], NUMBERS["pool"])
+    assert_same(article_pool.numbers_of(material)["pool"], NUMBERS["pool"])
     assert NUMBERS["pool"]["places_kept_percent"] == 25
     assert NUMBERS["pool"]["pooled_again_difference"] == 0
 
@@ -104,7 +104,7 @@ def test_the_sketch_is_what_pooling_by_hand_gives(material: Material) -> None:
         "changed": [[10, 20], [30, 40]],
         "changed_unpooled": [[0, 0, 20], [0, [10, 40], 0], [30, 0, 0]],
     }
-    assert article_pool.make(material).numbers["sketch"] == NUMBERS["sketch"] == by_hand
+    assert article_pool.numbers_of(material)["sketch"] == NUMBERS["sketch"] == by_hand
     x_NCHW = torch.tensor(by_hand["input"], dtype=torch.float32)[None, None]
     _, switches_NCHW = torch.nn.functional.max_pool2d(x_NCHW, 2, 1, return_indices=True)
     down_NCHW = torch.nn.functional.max_unpool2d(
@@ -147,10 +147,11 @@ def test_a_and_b_give_the_recorded_numbers(material: Material, shallow: ArticleW
 
 
 def test_the_article_way_without_bias_is_the_oracle_of_the_tests() -> None:
-    net = Deconvnet.load("random:0", device="cpu")
+    weights = load_weights("random:0")
+    net = Deconvnet(weights)
     x_NCHW = net.normalise(torch.randint(0, 256, (1, 64, 48, 3), dtype=torch.uint8))
     way = ArticleWay(net.trunk, x_NCHW, ["pool3"])
-    oracle = Oracle(load_weights("random:0").state, x_NCHW.contiguous(), parse_spec("pool3:all").layer.index)
+    oracle = Oracle(weights.state, x_NCHW.contiguous(), parse_spec("pool3:all").layer.index)
 
     torch.testing.assert_close(way.map_NCHW("pool3"), oracle.map_NCHW)
     for seed_NCHW in (way.map_NCHW("pool3"), way.strongest_NCHW("pool3")):
@@ -177,6 +178,7 @@ def test_what_the_page_says_in_words_holds_in_its_numbers() -> None:
         NUMBERS["atlas"]["pool2"]["median_specificity"] > 2 * NUMBERS["atlas"]["pool3"]["median_specificity"]
     )
     assert (MIN_PHOTOGRAPHS, N_TOP) == (4, 9)
+    assert [parse_spec(f"{pool}:all").layer.index for pool in POOLS] == [4, 9, 16, 23, 30]
 
 
 def test_the_page_shows_every_figure_and_no_other_and_they_are_small() -> None:
