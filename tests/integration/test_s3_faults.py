@@ -21,7 +21,7 @@ from worker.contract.jobs import Job, Layout, Preprocessing, Request
 from worker.pipeline import ShardResult
 from worker.storage import Store, open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120), pytest.mark.usefixtures("short_pauses")]
 
 N_IMAGES = 4
 ATTEMPTS = 3
@@ -121,7 +121,7 @@ def test_what_fails_once_leaves_no_trace(
     proxy: FaultProxy, s3_bucket: str, images: list[str], fault: Fault, layout: Layout
 ) -> None:
     weather = Weather(s3_bucket, images, layout)
-    rule = proxy.inject(Rule(fault, times=1, seconds=0.5 if fault == "slow" else 1.5 * TIMEOUT_S))
+    rule = proxy.inject(Rule(fault, times=1, seconds=0.2 if fault == "slow" else 1.5 * TIMEOUT_S))
 
     result = weather.run()
 
@@ -219,13 +219,14 @@ def test_a_manifest_that_cannot_be_read_ends_the_shard(
 
 
 @EACH_LAYOUT
-@pytest.mark.parametrize("how", ["silent", "down"])
+@pytest.mark.parametrize(("how", "away_s"), [("silent", 2.5 * TIMEOUT_S), ("down", 0.25)])
 def test_a_server_that_is_away_for_a_while_leaves_no_trace(
     proxy: FaultProxy,
     s3_bucket: str,
     images: list[str],
     layout: Layout,
     how: str,
+    away_s: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DECONVOY_S3_MAX_ATTEMPTS", "8")
@@ -235,7 +236,7 @@ def test_a_server_that_is_away_for_a_while_leaves_no_trace(
     def be_away() -> None:
         begun.wait()
         with proxy.silent() if how == "silent" else proxy.down():
-            over.wait(2.5 * TIMEOUT_S)
+            over.wait(away_s)
 
     away = threading.Thread(target=be_away)
     away.start()

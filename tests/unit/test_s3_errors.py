@@ -38,7 +38,7 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
 
 
 @pytest.fixture(autouse=True)
-def two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_attempts(short_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DECONVOY_S3_MAX_ATTEMPTS", "2")
 
 

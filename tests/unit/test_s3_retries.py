@@ -20,7 +20,9 @@ N_OBJECTS = 64
 
 
 @pytest.fixture
-def proxy(s3_endpoint: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+def proxy(
+    s3_endpoint: str, s3_bucket: str, short_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultProxy]:
     with FaultProxy(s3_endpoint) as running, monkeypatch.context() as environment:
         environment.setenv("DECONVOY_S3_ENDPOINT_URL", running.url)
         environment.setenv("DECONVOY_S3_MAX_ATTEMPTS", str(ATTEMPTS))
