@@ -26,8 +26,8 @@ lock: ## Pin dependencies anew, with hashes (needs uv; UPGRADE=NAME or UPGRADE=a
 demo: setup ## Six photographs through Redis, Celery and VGG-16 to a page (IMAGES=, WEIGHTS=, OUT=)
 	$(BIN)/deconvoy run $(if $(IMAGES),$(IMAGES),$$($(BIN)/python tests/photographs.py)) --weights $(WEIGHTS) --out $(OUT)
 
-test: setup ## Run all tests, two at a time: many of them wait most of the time
-	$(BIN)/pytest -n 2 --dist loadfile
+test: setup ## Run all tests, three at a time: many of them wait most of the time
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=5
 
 chaos: setup ## Run the tests that take long: workers, Redis and S3 killed, stopped and cut off
 	CHAOS=full $(BIN)/pytest -m "chaos or at_length"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,6 +12,13 @@ from PIL import Image
 
 from tests.s3_server import UseS3, environment_for, moto_server
 from worker.storage import retries
+
+
+def pytest_configure() -> None:
+    """Threads of torch that wait for each other sleep: beside other tests they would take three times the
+    processor's time by turning in a circle. Before torch is loaded, which reads this once.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from worker.contract import keys
 from worker.contract.jobs import Job
 from worker.storage import Store
 
-N_UNITS = 512
+LAYER = "pool2"
+N_UNITS = 128
 PATIENCE_S = 30
 FIRST_PAINT_MS = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 Colour = tuple[int, int, int]
@@ -38,13 +39,13 @@ class Audit:
         return (self.folder / keys.REPORT).as_uri()
 
     def units(self) -> list[dict[str, Any]]:
-        """The rows of pool5's units."""
-        return [row for row in rows_of(self.store, keys.UNITS) if row["layer"] == "pool5"]
+        """The rows of the layer's units."""
+        return [row for row in rows_of(self.store, keys.UNITS) if row["layer"] == LAYER]
 
     def winners(self, unit: int) -> list[dict[str, Any]]:
-        """The rows of one of pool5's units, by rank."""
+        """The rows of one of its units, by rank."""
         rows = rows_of(self.store, keys.ATLAS)
-        return [row for row in rows if (row["layer"], row["unit"]) == ("pool5", unit)]
+        return [row for row in rows if (row["layer"], row["unit"]) == (LAYER, unit)]
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.audit_pages import rows_of
-from tests.integration.audit_page.browsing import N_UNITS, Audit, opened, shown_units, until
+from tests.integration.audit_page.browsing import LAYER, N_UNITS, Audit, opened, shown_units, until
 from worker.contract import keys
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ def test_it_sorts_and_turns_around(page: Page, audit: Audit, option: str, column
 def test_it_filters_by_state(page: Page, choice: str, units: list[int]) -> None:
     page.click(f"#states [data-choice={choice}]")
     assert shown_units(page) == units
-    expect(page.locator("#count")).to_have_text(f"{len(units)} of {N_UNITS} units of pool5")
+    expect(page.locator("#count")).to_have_text(f"{len(units)} of {N_UNITS} units of {LAYER}")
     page.click("#states [data-choice=all]")
     assert len(shown_units(page)) == N_UNITS
 
@@ -54,14 +54,14 @@ def test_dead_and_always_on_units_are_listed_as_links(page: Page) -> None:
     for name, unit in (("Dead", 7), ("Always on", 8)):
         page.get_by_text(f"{name}: 1 unit").click()
         link = page.locator("details[open]").get_by_role("link", name=str(unit), exact=True)
-        assert link.get_attribute("href") == f"#/unit/pool5/{unit}"
+        assert link.get_attribute("href") == f"#/unit/{LAYER}/{unit}"
 
 
 def test_a_number_is_searched_and_enter_opens_it(page: Page) -> None:
-    page.fill("#search", "51")
-    assert shown_units(page) == [51, 510, 511]
+    page.fill("#search", "12")
+    assert shown_units(page) == [12, *range(120, 128)]
     page.press("#search", "Enter")
-    expect(page.locator("#unit-title")).to_contain_text("pool5 · unit 51")
+    expect(page.locator("#unit-title")).to_contain_text(f"{LAYER} · unit 12")
 
 
 def test_the_tabs_show_one_layer_at_a_time(page: Page) -> None:
@@ -126,7 +126,7 @@ def test_a_unit_leads_to_its_image_that_to_its_units_and_the_way_back_works(page
         expect(page.locator(shown)).to_be_visible()
         expect(page.locator("#unit")).to_be_visible(visible=shown == "#unit")
     page.go_forward()
-    expect(page.locator("#unit-title")).to_contain_text("pool5 · unit 5")
+    expect(page.locator("#unit-title")).to_contain_text(f"{LAYER} · unit 5")
 
 
 def test_neighbours_are_those_of_the_sorted_cards_and_back_leads_out(page: Page) -> None:
@@ -149,7 +149,7 @@ def test_a_link_to_a_unit_opens_it_and_closing_shows_its_layer(browser: Browser,
 
 
 @pytest.mark.parametrize(
-    "fragment", ["#/unit/pool5/9999", "#/unit/__proto__/1", "#/atlas/constructor", "#/nothing", "#%"]
+    "fragment", [f"#/unit/{LAYER}/9999", "#/unit/__proto__/1", "#/atlas/constructor", "#/nothing", "#%"]
 )
 def test_a_fragment_that_names_nothing_shows_the_atlas(browser: Browser, audit: Audit, fragment: str) -> None:
     with opened(browser, audit.url + fragment) as tab:
@@ -167,15 +167,15 @@ def test_a_dot_of_the_plot_opens_its_unit(page: Page) -> None:
     readout = page.locator("#readout").inner_text()
     assert readout == "unit 7: fires on 0 %, maximum 0"
     page.mouse.click(*at)
-    expect(page.locator("#unit-title")).to_contain_text("pool5 · unit 7")
+    expect(page.locator("#unit-title")).to_contain_text(f"{LAYER} · unit 7")
     expect(page.locator("#unit")).to_contain_text("No image makes this unit fire")
 
 
 def test_what_to_look_at_first_leads_to_its_subject(page: Page) -> None:
     first = page.locator(".first li")
     expect(first.first.locator(".severity")).to_have_text("error")
-    first.get_by_role("link", name="pool5:44").click()
-    expect(page.locator("#unit-title")).to_contain_text("pool5 · unit 44")
+    first.get_by_role("link", name=f"{LAYER}:44").click()
+    expect(page.locator("#unit-title")).to_contain_text(f"{LAYER} · unit 44")
     expect(page.locator("#unit .notes")).to_contain_text("drift its peaks are distributed differently")
 
 
@@ -187,7 +187,7 @@ def test_findings_are_filtered_by_severity_and_kind(page: Page, audit: Audit) ->
     page.click("#severities [data-choice=warning]")
     expect(rows).to_have_count(sum(finding["severity"] == "warning" for finding in findings))
     page.select_option("#kind", "drift")
-    expect(rows.locator("th")).to_have_text(["pool5:44", "pool5:17"])
+    expect(rows.locator("th")).to_have_text([f"{LAYER}:44", f"{LAYER}:17"])
 
 
 @pytest.mark.parametrize(("choice", "numbers"), [("failed", [5]), ("outliers", [4]), ("alike", [0, 1, 2, 3])])
