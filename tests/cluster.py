@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -88,6 +89,13 @@ class Deconvoy:
         finally:
             end_with_children(process)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def private_deconvoy(temporary: Path) -> Deconvoy:
+    """One that sees no setting and no GPU of this machine's; its TMPDIR is made."""
+    temporary.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DECONVOY_")}
+    return Deconvoy({**kept, "TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""}, temporary)
 
 
 def start_redis(folder: Path, *options: str) -> subprocess.Popen[bytes]:

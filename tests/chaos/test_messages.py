@@ -111,6 +111,7 @@ def check_quarantine(convoy: Convoy, handle: JobHandle, undisturbed: Outcome, im
     convoy.check_queue_is_empty(handle.id)
 
 
+@at_length
 def test_a_message_of_a_later_version_is_refused_and_nothing_is_lost(
     convoy: Convoy, undisturbed: Outcome, name: str
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ import pytest
 import redis
 
 from producer.jobs import JobHandle, submit
-from tests.cluster import Deconvoy, redis_server
+from tests.cluster import Deconvoy, private_deconvoy, redis_server
 from tests.photographs import photographs
 from worker.contract.settings import Settings
 
@@ -28,10 +27,7 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def deconvoy(short_folder: Path) -> Deconvoy:
-    temporary = short_folder / "tmp"
-    temporary.mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DECONVOY_")}
-    return Deconvoy({**kept, "TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""}, temporary)
+    return private_deconvoy(short_folder / "tmp")
 
 
 @pytest.fixture
@@ -75,6 +71,7 @@ def submit_small(redis_url: str, photos: Path, tmp_path: Path) -> Callable[[int]
             out=str(tmp_path / "jobs"),
             settings=Settings(redis_url=redis_url),
             weights="random:0",
+            model="vgg11",
             specs=("pool1:max",),
             size_px=32,
             shard_size=shard_size,

@@ -84,7 +84,7 @@ def files_below(folder: Path) -> list[bytes]:
 
 
 def options(photos: Path, out: Path) -> tuple[str, ...]:
-    return (str(photos), "--out", str(out), "--weights", "random:0", "--size", "32")
+    return (str(photos), "--out", str(out), "--weights", "random:0", "--model", "vgg11", "--size", "32")
 
 
 def test_a_job_from_submission_to_page_asks_for_nothing_that_is_denied(

@@ -21,7 +21,7 @@ from worker.contract.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-SMALL = ("--weights", "random:0", "--size", "64", "--spec", "pool2:max")
+SMALL = ("--weights", "random:0", "--model", "vgg11", "--size", "64", "--spec", "pool2:max")
 
 
 def publish(redis_url: str, *bodies: list[object], task: str = queue.TASK_SHARD) -> None:
@@ -81,6 +81,7 @@ def test_the_same_submission_twice_is_one_job_and_enqueues_what_is_missing(
     assert open_job(first.id, settings).place == first.place
 
 
+@at_length
 def test_hostile_messages_do_nothing_and_the_worker_lives(
     redis_url: str,
     client: redis.Redis,
@@ -108,6 +109,7 @@ def test_hostile_messages_do_nothing_and_the_worker_lives(
         out=str(tmp_path / "out"),
         settings=Settings(redis_url=redis_url),
         weights="random:0",
+        model="vgg11",
         size_px=64,
         specs=["pool1:max"],
     )

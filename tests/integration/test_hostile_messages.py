@@ -6,9 +6,9 @@ All of it stands in the list at once; the good job comes last, and the same work
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from producer.jobs import JobHandle
-from tests.cluster import family, wait_until
+from tests.cluster import family, private_deconvoy, redis_server, wait_until
 from tests.length import at_length
 from tests.messages import (
     body_of,
@@ -109,21 +109,44 @@ def hostile_bodies(place: Path) -> dict[str, object]:
         "not a number": shard_message(place, shard=float("nan")),
         "a huge attempt": shard_message(place, attempt=10**9),
         "text": "text",
+        "lists": [[[]]],
         "nothing": None,
     }
 
 
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="dv-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def redis_url(module_folder: Path) -> Iterator[str]:
+    """One Redis for all tests of this module."""
+    with redis_server(module_folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def celery(module_folder: Path, redis_url: str) -> Iterator[psutil.Process]:
+    """The one Celery worker that must outlive all of them, and not one that was started in its place."""
+    log, deconvoy = module_folder / "worker.log", private_deconvoy(module_folder / "tmp")
+    with deconvoy.logging(log, "worker", "--gpus", "none", DECONVOY_REDIS_URL=redis_url) as launcher:
+        wait_until(lambda: " ready." in log.read_text(), "the worker is ready")
+        (process,) = [
+            process
+            for process in family(launcher.pid)
+            if any("worker.app" in argument for argument in process.cmdline())
+        ]
+        yield process
+
+
 @pytest.fixture
-def celery(worker: subprocess.Popen[str], tmp_path: Path) -> psutil.Process:
-    """The Celery worker of `worker`, and not one that was started in its place."""
-    log = tmp_path / "worker.log"
-    wait_until(lambda: " ready." in log.read_text(), "the worker is ready")
-    (process,) = [
-        process
-        for process in family(worker.pid)
-        if any("worker.app" in argument for argument in process.cmdline())
-    ]
-    return process
+def said(celery: psutil.Process, module_folder: Path) -> Callable[[], str]:
+    """What the worker has said since the test began."""
+    log = module_folder / "worker.log"
+    n_before = len(log.read_text())
+    return lambda: log.read_text()[n_before:]
 
 
 @pytest.fixture
@@ -141,9 +164,9 @@ def errors_in(client: redis.Redis) -> dict[str, dict[str, str]]:
 
 
 def test_what_is_no_message_is_dropped_and_the_same_worker_does_the_next_job(
-    celery: psutil.Process, client: redis.Redis, job: JobHandle, tmp_path: Path
+    celery: psutil.Process, said: Callable[[], str], client: redis.Redis, job: JobHandle, tmp_path: Path
 ) -> None:
-    log, trap = tmp_path / "worker.log", tmp_path / "trap"
+    trap, errors_before = tmp_path / "trap", errors_in(client)
     wait_until(lambda: job.status().finished, "the job is finished")
     hostile = hostile_envelopes(tmp_path / "nowhere", trap)
     for data in hostile.values():
@@ -151,38 +174,36 @@ def test_what_is_no_message_is_dropped_and_the_same_worker_does_the_next_job(
 
     wait_until(lambda: not client.llen(queue.list_key(0)), "all of it is taken")
     n_refused = len(hostile) - 1
-    wait_until(lambda: log.read_text().count("refused a message") == n_refused, f"{n_refused} are refused")
+    wait_until(lambda: said().count("refused a message") == n_refused, f"{n_refused} are refused")
     # The one whose envelope is in order is refused by Celery.
-    wait_until(lambda: "unregistered task of type 'deconvoy.nobody'" in log.read_text(), "it is refused")
-    check_same_worker_goes_on(celery, client, job, log)
+    wait_until(lambda: "unregistered task of type 'deconvoy.nobody'" in said(), "it is refused")
+    check_same_worker_goes_on(celery, client, job, said)
     assert not trap.exists()
-    assert errors_in(client) == {}
+    assert errors_in(client) == errors_before
 
 
 def test_a_message_that_asks_for_what_may_not_be_does_nothing(
-    celery: psutil.Process, client: redis.Redis, job: JobHandle, tmp_path: Path
+    celery: psutil.Process, said: Callable[[], str], client: redis.Redis, job: JobHandle, tmp_path: Path
 ) -> None:
-    log = tmp_path / "worker.log"
     wait_until(lambda: job.status().finished, "the job is finished")
     before = files_below(tmp_path / "jobs")
     bodies = hostile_bodies(Path(job.place))
     for body in bodies.values():
         client.lpush(queue.list_key(0), listed(envelope(body_of(body))))
 
-    wait_until(lambda: log.read_text().count("succeeded in") >= len(bodies) + 2, "all are worked on")
+    wait_until(lambda: said().count("succeeded in") >= len(bodies) + 2, "all are worked on")
     assert files_below(tmp_path / "jobs") == before
-    assert "forged" not in [line.split()[0] for line in log.read_text().splitlines() if line]
-    assert max(map(len, log.read_text().splitlines())) < 1000
-    assert "Traceback" not in log.read_text()
+    assert "forged" not in [line.split()[0] for line in said().splitlines() if line]
+    assert max(map(len, said().splitlines())) < 1000
+    assert "Traceback" not in said()
     # What is published stands under ids that are ids, and none of it under the id of the good job.
     assert queue.errors_key(job.id) not in errors_in(client)
-    check_same_worker_goes_on(celery, client, job, log)
+    check_same_worker_goes_on(celery, client, job, said)
 
 
 def test_a_job_file_that_is_none_is_refused(
-    celery: psutil.Process, client: redis.Redis, tmp_path: Path
+    celery: psutil.Process, said: Callable[[], str], client: redis.Redis, tmp_path: Path
 ) -> None:
-    log = tmp_path / "worker.log"
     texts = ["{", '{"format_version": 2}', '{"id": "../../x"}', "[" * 10_000, "\0"]
     for number, text in enumerate(texts):
         place = tmp_path / "jobs" / f"a-job-{number}"
@@ -190,31 +211,33 @@ def test_a_job_file_that_is_none_is_refused(
         (place / keys.JOB).write_text(text)
         client.lpush(queue.list_key(0), listed(envelope(body_of(shard_message(place)))))
     refusal = "is not of format version 1"
-    wait_until(lambda: log.read_text().count(refusal) >= len(texts), "all are refused")
+    wait_until(lambda: said().count(refusal) >= len(texts), "all are refused")
     assert files_below(tmp_path / "jobs").keys() == {
         str(tmp_path / "jobs" / f"a-job-{number}" / keys.JOB) for number in range(len(texts))
     }
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in said()
     assert celery.is_running()
 
 
 @at_length
 def test_garbage_where_deaths_and_holders_are_kept_costs_no_worker_its_life(
-    celery: psutil.Process, client: redis.Redis, job: JobHandle, tmp_path: Path
+    celery: psutil.Process, said: Callable[[], str], client: redis.Redis, job: JobHandle
 ) -> None:
     wait_until(lambda: job.status().finished, "the job is finished")
     client.hset(queue.HOLDERS_KEY, "a tag", "a worker")
     client.hset(queue.deliveries_key("a-job"), mapping={"0": str(MOST_LOSSES), "0:by": "x"})
-    check_same_worker_goes_on(celery, client, job, tmp_path / "worker.log")
+    check_same_worker_goes_on(celery, client, job, said)
 
 
-def check_same_worker_goes_on(celery: psutil.Process, client: redis.Redis, job: JobHandle, log: Path) -> None:
+def check_same_worker_goes_on(
+    celery: psutil.Process, client: redis.Redis, job: JobHandle, said: Callable[[], str]
+) -> None:
     """The page is made once more by the process that has met it all, and nothing is left in the queue."""
     job.store.delete(keys.REPORT)
     assert job.resume() == 1
     wait_until(lambda: job.status().finished, "the same worker does the next job")
     assert celery.is_running()
-    assert "starts again" not in log.read_text()
+    assert "starts again" not in said()
     wait_until(lambda: not client.hlen(queue.UNACKED_KEY), "all messages are acknowledged")
     assert [client.llen(key) for key in queue.list_keys()] == [0] * 4
 

@@ -48,6 +48,7 @@ class Jobs:
             settings=self.settings,
             specs=["pool1:max"],
             weights="random:0",
+            model="vgg11",
             size_px=64,
             shard_size=1,
             name=name,

@@ -22,13 +22,14 @@ from worker.contract import queue
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-SMALL = ("--weights", "random:0", "--size", "64")
+SMALL = ("--weights", "random:0", "--model", "vgg11", "--size", "64")
 TWO_SPECS = ("--spec", "pool2:all", "--spec", "pool2:max")
 
 
 def test_a_run_leaves_the_whole_job_and_no_process(deconvoy: Deconvoy, photos: Path, tmp_path: Path) -> None:
-    command = ("run", str(photos), "--out", str(tmp_path / "out"), *SMALL, *TWO_SPECS, "--json", "--verbose")
-    ended = deconvoy(*command)
+    network = ("--weights", "random:0", "--size", "64")
+    said = ("--json", "--verbose")
+    ended = deconvoy("run", str(photos), "--out", str(tmp_path / "out"), *network, *TWO_SPECS, *said)
 
     assert ended.returncode == 0, ended.stderr
     assert " DEBUG " in ended.stderr

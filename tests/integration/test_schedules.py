@@ -25,7 +25,8 @@ from worker.contract.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-AUDIT = ("--layer", "pool1", "--weights", "random:0", "--resize", "native", "--top", "2")
+NETWORK = ("--weights", "random:0", "--model", "vgg11")
+AUDIT = ("--layer", "pool1", *NETWORK, "--resize", "native", "--top", "2")
 
 
 class Timetable:

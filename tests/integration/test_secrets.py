@@ -33,7 +33,8 @@ def test_secrets_stand_nowhere_and_links_are_short_lived(
     said = []
     try:
         with deconvoy.logging(log, "worker", "--gpus", "none", **environment):
-            options = ("--weights", "random:0", "--size", "32", "--spec", "pool1:max", "--json")
+            network = ("--weights", "random:0", "--model", "vgg11")
+            options = (*network, "--size", "32", "--spec", "pool1:max", "--json")
             out = f"s3://{s3_bucket}/jobs"
             submitted = deconvoy("submit", str(photos), "--out", out, *options, **environment)
             job = json.loads(submitted.stdout)["id"]
