@@ -28,14 +28,21 @@ def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
+def lasting_endpoints() -> set[str]:
+    """Servers that outlive a test: their clients, which take long to make, do so too."""
+    return set()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(lasting_endpoints: set[str]) -> Iterator[str]:
     """The URL of the session's S3 server."""
     with moto_server() as endpoint_url:
+        lasting_endpoints.add(endpoint_url)
         yield endpoint_url
 
 
 @pytest.fixture
-def use_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseS3]:
+def use_s3(monkeypatch: pytest.MonkeyPatch, lasting_endpoints: set[str]) -> Iterator[UseS3]:
     """Makes a server the one of `s3://`: sets the variables, and gives them for other processes."""
 
     def use(endpoint_url: str) -> dict[str, str]:
@@ -49,9 +56,10 @@ def use_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseS3]:
     from worker.storage import client
 
     # Connections left open would be warned of when they are collected.
-    for opened in client._clients.values():
+    for key, opened in [*client._clients.items()]:
         opened.close()
-    client._clients.clear()
+        if not lasting_endpoints.intersection(key):
+            del client._clients[key]
 
 
 @pytest.fixture
