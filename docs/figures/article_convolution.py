@@ -12,7 +12,7 @@ from torch import Tensor
 from docs.figures.article_way import SEED, ArticleWay, conv_layer, transposed_layer
 from docs.figures.drawing import FAINT, INK, MARK, Sheet, picture_of, write
 from docs.figures.section import Material, Section, rms, rounded
-from worker.pipeline.picture import display
+from worker.display import display
 
 BANDS_PX = ((64, 224), (32, 64), (16, 32), (8, 16), (4, 8), (2, 4))
 """Sizes of detail: wavelengths from, to."""
