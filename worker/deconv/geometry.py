@@ -2,7 +2,7 @@
 
 A box is half-open, in places of the map it lies on. On the way down a 3 x 3 convolution with padding
 1 widens what a signal touches by one place on each side, and a 2 x 2 pool doubles it; both stop at
-the map's edge. Source: V. Dumoulin, F. Visin, arXiv 1603.07285, relationships 10 and 12.
+the map's edge. Source: V. Dumoulin, F. Visin, arXiv 1603.07285, relationships 8 and 12.
 """
 
 from __future__ import annotations

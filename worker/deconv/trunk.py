@@ -1,7 +1,8 @@
 """The network: a VGG trunk's kernels, ready for the way up and for the way down.
 
-The step back through a convolution is the convolution with the kernel flipped in both directions and
-its channel axes swapped (Dumoulin & Visin, arXiv 1603.07285, section 4.1), without bias.
+The step back through a convolution is a transposed convolution without bias. It is computed as an ordinary
+one (as it always can be: V. Dumoulin, F. Visin, arXiv 1603.07285, sections 4.2 and 4.3), with the kernel
+flipped in both directions and its channel axes swapped.
 """
 
 from __future__ import annotations
