@@ -114,7 +114,9 @@ def stage() -> Iterator[Stage]:
             photos.mkdir(parents=True)
             for image, called in zip(photographs(), ("cat.jpg", "astronaut.jpg"), strict=False):
                 Image.open(image).convert("RGB").resize((64, 64)).save(photos / called)
-        (folder / "cat.jpg").symlink_to(folder / "photos/cat.jpg")
+        for called in ("cat.jpg", "chelsea.png"):
+            (folder / called).symlink_to(folder / "photos/cat.jpg")
+        (folder / "patches").symlink_to(folder / "photos")
         with moto_server() as endpoint_url:
             environment = {
                 **kept,
