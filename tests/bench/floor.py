@@ -11,8 +11,9 @@ from torch import Tensor
 
 from worker.deconv import forward, projection, trunk, windows
 from worker.deconv.geometry import Padding
+from worker.deconv.trunk import Kernel
 
-Call = tuple[torch.Size, Tensor, Tensor | None, Padding, bool]
+Call = tuple[torch.Size, Kernel, Tensor | None, Padding, bool]
 
 
 def replay(work: Callable[[], object]) -> Callable[[], None]:
@@ -24,17 +25,17 @@ def replay(work: Callable[[], object]) -> Callable[[], None]:
     with _recorded(calls):
         work()
     inputs = {
-        (call[0], call[1].dtype): torch.rand(call[0], dtype=call[1].dtype, device=call[1].device).contiguous(
-            memory_format=torch.channels_last
-        )
+        (call[0], call[1][0].dtype): torch.rand(
+            call[0], dtype=call[1][0].dtype, device=call[1][0].device
+        ).contiguous(memory_format=torch.channels_last)
         for call in calls
     }
 
     def again() -> None:
         with torch.inference_mode():
-            for shape, kernel_OIHW, bias_O, padding, rectify in calls:
-                x_NCHW = inputs[shape, kernel_OIHW.dtype]
-                trunk.convolve(x_NCHW, kernel_OIHW, bias_O, padding, rectify=rectify)
+            for shape, kernel, bias_O, padding, rectify in calls:
+                x_NCHW = inputs[shape, kernel[0].dtype]
+                trunk.convolve(x_NCHW, kernel, bias_O, padding, rectify=rectify)
 
     return again
 
@@ -42,10 +43,10 @@ def replay(work: Callable[[], object]) -> Callable[[], None]:
 @contextmanager
 def _recorded(calls: list[Call]) -> Iterator[None]:
     def convolve(
-        x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding: Padding, *, rectify: bool
+        x_NCHW: Tensor, kernel: Kernel, bias_O: Tensor | None, padding: Padding, *, rectify: bool
     ) -> Tensor:
-        calls.append((x_NCHW.shape, kernel_OIHW, bias_O, padding, rectify))
-        return trunk.convolve(x_NCHW, kernel_OIHW, bias_O, padding, rectify=rectify)
+        calls.append((x_NCHW.shape, kernel, bias_O, padding, rectify))
+        return trunk.convolve(x_NCHW, kernel, bias_O, padding, rectify=rectify)
 
     with (
         mock.patch.object(forward, "convolve", convolve),

@@ -214,10 +214,14 @@ def _bare_convolutions(setting: Setting, pool: Layer, up: Forward) -> Callable[[
         for block in blocks
     ]
 
+    kernels = [
+        [torch.cat(convolution.back, 1) for convolution in reversed(block.convolutions)] for block in blocks
+    ]
+
     def run() -> Tensor:
-        for block, signal_NCHW in zip(blocks, inputs, strict=True):
-            for convolution in reversed(block.convolutions):
-                signal_NCHW = F.conv2d(signal_NCHW, convolution.back_OIHW, padding=1)
+        for kernels_OIHW, signal_NCHW in zip(kernels, inputs, strict=True):
+            for kernel_OIHW in kernels_OIHW:
+                signal_NCHW = F.conv2d(signal_NCHW, kernel_OIHW, padding=1)
         return signal_NCHW
 
     return run

@@ -53,7 +53,7 @@ def test_a_single_activation_paints_its_kernel_and_the_edge_cuts_it() -> None:
     signal = torch.zeros(1, 1, 4, 4)
     signal[0, 0, 0, 1] = 2.0
     size = Size(4, 4)
-    painted = convolve(signal, back_OIHW, None, Padding.between(whole(size), whole(size)), rectify=False)
+    painted = convolve(signal, (back_OIHW,), None, Padding.between(whole(size), whole(size)), rectify=False)
     assert painted[0, 0].tolist() == [
         [6.0, 8.0, 10.0, 0.0],
         [12.0, 14.0, 16.0, 0.0],

@@ -119,6 +119,16 @@ def test_a_file_that_is_no_weights_file_is_named(tmp_path: Path) -> None:
             load_weights(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(("name", "value"), [("2.weight", float("nan")), ("28.bias", float("inf"))])
+def test_weights_that_are_not_finite_are_refused(name: str, value: float, tmp_path: Path) -> None:
+    state = dict(load_weights("random:1", "vgg16").state)
+    state[name] = state[name].clone()
+    state[name].view(-1)[1] = value
+    save_file(state, str(tmp_path / "broken.safetensors"))
+    with pytest.raises(WeightsError, match=rf"^weights of conv\d_\d: {name} holds NaN or infinite values"):
+        Deconvnet.load(str(tmp_path / "broken.safetensors"))
+
+
 def test_imagenet_without_its_host_names_the_other_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

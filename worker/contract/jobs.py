@@ -27,7 +27,7 @@ from worker.contract.queue import Priority
 FORMAT_VERSION: Final = 1
 """Version of `job.json`, of manifests, records and messages. Raised when an old reader would err."""
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised when the same job would give other pixels; part of the fingerprint."""
 
 MAX_ATTEMPTS: Final = 999

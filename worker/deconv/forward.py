@@ -75,7 +75,7 @@ def _through_block(
             out = band.grown(size, depth - 1 - conv.layer.step)
             signed = conv.layer.index in inside
             padding = Padding.between(box, out)
-            signal_NCHW = convolve(signal_NCHW, conv.kernel_OIHW, conv.bias_O, padding, rectify=not signed)
+            signal_NCHW = convolve(signal_NCHW, conv.up, conv.bias_O, padding, rectify=not signed)
             box = out
             if signed:
                 kept.add(conv.layer.index, signal_NCHW, box, band)

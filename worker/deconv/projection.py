@@ -64,7 +64,7 @@ def _down_block(
             signal_NCHW = torch.cat(signals) if len(signals) > 1 else signals[0]
             padding = Padding.between(boxes[step], boxes[step - 1])
             below = convolution.layer.index > 0  # under the first convolution there is no ReLU
-            signals = [convolve(signal_NCHW, convolution.back_OIHW, None, padding, rectify=below)]
+            signals = [convolve(signal_NCHW, convolution.back, None, padding, rectify=below)]
         out.add(0, signals[0], band, band)
     return out.maps[0]
 

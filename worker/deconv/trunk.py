@@ -19,16 +19,29 @@ from worker.contract.errors import WeightsError
 from worker.deconv.geometry import Padding
 
 _ONEDNN_CONVOLUTION = torch.ops.mkldnn._convolution_pointwise
+_ONEDNN_ADD_CONVOLUTION = torch.ops.mkldnn._convolution_pointwise_.binary
+
+_CHANNELS_IN_ORDER = 256
+"""With AVX-512, oneDNN adds over more input channels than some 300 in an order that depends on the size of
+the input, and a window would differ from the whole map in its last bits. Of these it does not."""
+
+
+Kernel = tuple[Tensor, ...]
+"""A 3 x 3 kernel, OIHW, in one piece or cut by input channels."""
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One 3 x 3 convolution. `kernel_OIHW` and `bias_O` lead up, `back_OIHW` leads down."""
+    """One 3 x 3 convolution. `up` and `bias_O` lead up, `back` leads down; both as `convolve` takes them.
+
+    `kernel_OIHW` is the kernel in one piece.
+    """
 
     layer: Layer
     kernel_OIHW: Tensor = field(repr=False)
     bias_O: Tensor = field(repr=False)
-    back_OIHW: Tensor = field(repr=False)
+    up: Kernel = field(repr=False)
+    back: Kernel = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,9 +93,12 @@ class Trunk:
 
 
 def convolve(
-    x_NCHW: Tensor, kernel_OIHW: Tensor, bias_O: Tensor | None, padding: Padding, *, rectify: bool
+    x_NCHW: Tensor, kernel: Kernel, bias_O: Tensor | None, padding: Padding, *, rectify: bool
 ) -> Tensor:
     """A 3 x 3 convolution with exactly this padding, and a ReLU after it if `rectify`.
+
+    On the CPU in float32 each value of the result has the same bits, however large the input is and
+    however many images it has.
 
     The result is N, O, H + top + bottom - 2, W + left + right - 2.
     """
@@ -94,16 +110,24 @@ def convolve(
         x_NCHW = F.pad(x_NCHW, tuple(padding))
         edge = [0, 0]
     if x_NCHW.device.type == "cpu" and x_NCHW.dtype == torch.float32:
-        # conv2d hands small inputs to another kernel, with the same effect. Called by name, it is
-        # always the same one; and this name does the ReLU while a value is still in a register.
-        x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
-        after = "relu" if rectify else "none"
-        out_NCHW: Tensor = _ONEDNN_CONVOLUTION(
-            x_NCHW, kernel_OIHW, bias_O, edge, [1, 1], [1, 1], 1, after, [], ""
-        )
-        return out_NCHW
-    out_NCHW = F.conv2d(x_NCHW, kernel_OIHW, bias_O, padding=edge)
+        return _convolve_in_order(x_NCHW, kernel, bias_O, edge, rectify=rectify)
+    out_NCHW = F.conv2d(x_NCHW, kernel[0], bias_O, padding=edge)
     return out_NCHW.relu_() if rectify else out_NCHW
+
+
+def _convolve_in_order(
+    x_NCHW: Tensor, kernel: Kernel, bias_O: Tensor | None, edge: list[int], *, rectify: bool
+) -> Tensor:
+    # conv2d hands small inputs to another kernel, with the same effect as that of AVX-512. Called by name, it
+    # is always the same one; and this name does the ReLU while a value is still in a register.
+    how = (edge, [1, 1], [1, 1], 1)
+    parts_NCHW = torch.split(x_NCHW, [part_OIHW.shape[1] for part_OIHW in kernel], dim=1)
+    inputs_NCHW = [part_NCHW.contiguous(memory_format=torch.channels_last) for part_NCHW in parts_NCHW]
+    alone = "relu" if rectify and len(kernel) == 1 else "none"
+    out_NCHW: Tensor = _ONEDNN_CONVOLUTION(inputs_NCHW[0], kernel[0], bias_O, *how, alone, [], "")
+    for input_NCHW, part_OIHW in zip(inputs_NCHW[1:], kernel[1:], strict=True):
+        _ONEDNN_ADD_CONVOLUTION(out_NCHW, input_NCHW, part_OIHW, None, *how, "add", 1.0, None, [], None)
+    return out_NCHW.relu_() if rectify and len(kernel) > 1 else out_NCHW
 
 
 def _convolution(
@@ -117,11 +141,22 @@ def _convolution(
             raise WeightsError(
                 f"weights of {layer.name}: {name} {found}, {shape} is needed; are they another model's?"
             )
+        if not state[name].isfinite().all():
+            # A ReLU may turn NaN into 0: it would not be seen again.
+            raise WeightsError(
+                f"weights of {layer.name}: {name} holds NaN or infinite values; take a sound file"
+            )
     kernel_OIHW, bias_O = (state[name].to(device=device, dtype=dtype) for name in names)
-    layout = torch.channels_last
-    return Convolution(
-        layer,
-        kernel_OIHW.contiguous(memory_format=layout),
-        bias_O.contiguous(),
-        kernel_OIHW.flip(2, 3).transpose(0, 1).contiguous(memory_format=layout),
-    )
+    kernel_OIHW = kernel_OIHW.contiguous(memory_format=torch.channels_last)
+    back_OIHW = kernel_OIHW.flip(2, 3).transpose(0, 1)
+    return Convolution(layer, kernel_OIHW, bias_O.contiguous(), _cut(kernel_OIHW), _cut(back_OIHW))
+
+
+def _cut(kernel_OIHW: Tensor) -> Kernel:
+    """The kernel in pieces of which oneDNN adds in one order, where it computes; else in one."""
+    onednn = kernel_OIHW.device.type == "cpu" and kernel_OIHW.dtype == torch.float32
+    n_channels = kernel_OIHW.shape[1]
+    if onednn and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        n_channels = min(n_channels, _CHANNELS_IN_ORDER)
+    parts = torch.split(kernel_OIHW, n_channels, dim=1)
+    return tuple(part.contiguous(memory_format=torch.channels_last) for part in parts)

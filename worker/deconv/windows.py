@@ -134,7 +134,7 @@ def _transposed(convolution: Convolution, patch: Patch, size: Size) -> Patch:
     grown = tuple(box.grown(size) for box in patch.boxes)
     padding = Padding.between(patch.boxes[0], grown[0])
     below = convolution.layer.index > 0
-    signal_NCHW = convolve(patch.signal_NCHW, convolution.back_OIHW, None, padding, rectify=below)
+    signal_NCHW = convolve(patch.signal_NCHW, convolution.back, None, padding, rectify=below)
     return Patch(signal_NCHW, grown, patch.seeds)
 
 
