@@ -15,7 +15,7 @@ import psutil
 
 from producer.local import find_server
 
-TIMEOUT_S = 90.0
+TIMEOUT_S = 150.0
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:

@@ -14,7 +14,7 @@ from worker.contract.audits import AuditOptions
 from worker.contract.jobs import Preprocessing, read_manifest
 from worker.deconv import Deconvnet
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration]
 
 TOP = 3
 SIZE_PX = 32

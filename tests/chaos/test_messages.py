@@ -14,7 +14,7 @@ from tests.length import at_length
 from worker.contract import queue
 from worker.contract.jobs import FORMAT_VERSION, ShardMessage
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration]
 
 
 def publish(convoy: Convoy, *bodies: object) -> None:

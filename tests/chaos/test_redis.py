@@ -9,7 +9,7 @@ from tests.chaos.convoy import N_IMAGES, SHARD_SIZE, Convoy, Outcome
 from tests.cluster import wait_until
 from tests.length import at_length
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration]
 
 
 @at_length

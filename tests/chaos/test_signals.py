@@ -12,7 +12,7 @@ from tests.chaos.faults import sitecustomize as faults
 from tests.length import at_length
 from worker.contract import queue
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration]
 
 
 @at_length

@@ -10,7 +10,7 @@ from tests.cluster import wait_until
 from tests.fault_proxy import Fault, Rule
 from tests.length import at_length
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration]
 
 
 @at_length

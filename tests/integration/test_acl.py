@@ -28,7 +28,7 @@ from worker.contract.jobs import ShardMessage
 from worker.contract.settings import Settings
 from worker.fleet.leases import Leases
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 USERS = Path(__file__).parents[2] / "docker/redis/users.acl.example"
 ADMIN = "admin"

@@ -24,7 +24,7 @@ from worker.fleet import transport
 from worker.fleet.live import Live
 from worker.storage.standing import Todo, still_to_do
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 AUDIT = ("--layer", "pool1", "--layer", "pool2", "--weights", "random:0", "--resize", "native", "--top", "2")
 TABLES = (keys.STATISTICS, keys.UNITS, keys.IMAGES, keys.ATLAS, keys.FINDINGS, keys.REPORT)

@@ -19,7 +19,7 @@ from worker.contract import queue
 from worker.contract.errors import JobError
 from worker.contract.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 SMALL = ("--weights", "random:0", "--model", "vgg11", "--size", "64", "--spec", "pool2:max")
 

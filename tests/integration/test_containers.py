@@ -36,7 +36,7 @@ from worker.contract import keys
 from worker.contract.settings import Settings
 from worker.storage import open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), *AT_LENGTH]
+pytestmark = [pytest.mark.integration, *AT_LENGTH]
 
 SERVICES = services("compose.yaml")
 OPTIONS = ("--weights", "random:0", "--resize", "native")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster import TIMEOUT_S, Deconvoy
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 # $1: the folder to mount; $2: where to leave what stood there; the rest: the command.
 SCRIPT = """

@@ -30,7 +30,7 @@ from tests.messages import (
 from worker.contract import keys, queue
 from worker.fleet.deliveries import MOST_LOSSES
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 Message = dict[str, Any]
 

@@ -17,7 +17,7 @@ from tests.length import at_length
 from worker.contract import keys, queue
 from worker.contract.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 N_SHARDS = 10
 N_CANCELLED = 60

@@ -31,7 +31,7 @@ from worker.contract.stages import STAGES
 from worker.machine import metrics
 from worker.machine.supervisor import WorkerState
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 Sample = tuple[str, tuple[tuple[str, str], ...]]

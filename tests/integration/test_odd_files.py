@@ -13,7 +13,7 @@ from tests.cluster import Deconvoy
 from tests.corpus import make_corpus
 from worker.contract.jobs import Preprocessing
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 SPECS = ("pool1:max", "pool2:all")
 SIZE_PX = 32

@@ -18,7 +18,7 @@ from worker.contract.settings import Settings
 from worker.storage import Store
 from worker.storage.client import s3_client
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 SPECS = ("pool2:all", "conv3_1:top:3")
 # How an image is called decides about these, and the machine's pace about the last one.

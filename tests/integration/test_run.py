@@ -20,7 +20,7 @@ from tests.length import AT_LENGTH, at_length
 from tests.photographs import photographs
 from worker.contract import queue
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 SMALL = ("--weights", "random:0", "--model", "vgg11", "--size", "64")
 TWO_SPECS = ("--spec", "pool2:all", "--spec", "pool2:max")

@@ -21,7 +21,7 @@ from worker.contract.jobs import Job, Layout, Preprocessing, Request
 from worker.pipeline import ShardResult
 from worker.storage import Store, open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120), pytest.mark.usefixtures("short_pauses")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("short_pauses")]
 
 N_IMAGES = 4
 ATTEMPTS = 3

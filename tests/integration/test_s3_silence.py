@@ -23,7 +23,7 @@ from tests.unit.standin import noise_images
 from worker.contract.settings import Settings
 from worker.storage import open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), *AT_LENGTH]
+pytestmark = [pytest.mark.integration, *AT_LENGTH]
 
 SILENCE_S = 30
 TIMEOUT_S = 5

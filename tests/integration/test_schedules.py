@@ -23,7 +23,7 @@ from worker.contract import keys, queue
 from worker.contract.errors import UsageError
 from worker.contract.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 NETWORK = ("--weights", "random:0", "--model", "vgg11")
 AUDIT = ("--layer", "pool1", *NETWORK, "--resize", "native", "--top", "2")

@@ -13,7 +13,7 @@ from tests.cluster import Deconvoy, start_redis, wait_until
 from tests.secrecy import PASSWORD, check_no_secret
 from worker.storage import open_store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 S3_SECRET = "s3cret/Key+0123456789"  # noqa: S105 (of a server that ends with the test)
 

@@ -20,7 +20,7 @@ from worker.contract.errors import MessageError
 from worker.contract.jobs import FORMAT_VERSION
 from worker.contract.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

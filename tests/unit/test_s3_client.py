@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.cluster import TIMEOUT_S
 from tests.s3_server import Answer, Request, UseS3, answering
 from worker.contract.errors import (
     SettingsError,
@@ -138,7 +139,7 @@ assert store.read("child") == b"parent"
 
 def test_a_forked_child_has_connections_of_its_own(s3_bucket: str) -> None:
     command = [sys.executable, "-c", _FORK, f"s3://{s3_bucket}/x"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -148,5 +149,5 @@ def test_boto3_is_imported_with_the_first_bucket() -> None:
         "open_store('/tmp'); assert not {'boto3', 'botocore'} & set(sys.modules); "
         "open_store('s3://b'); assert 'boto3' in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr

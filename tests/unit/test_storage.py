@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.cluster import TIMEOUT_S
 from tests.memory_store import MemoryStore
 from tests.s3_server import UseS3, localbucket_server
 from worker.contract.errors import ObjectNotFound, StorageDenied, StorageError, UsageError
@@ -349,7 +350,10 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path: Path) -> 
     script = f'mount -t tmpfs -o size=256k none "{tmp_path}" && exec "$0" -c "$1" "{tmp_path}"'
     # When more is written than it holds
     done = subprocess.run(
-        [*unshare, "sh", "-c", script, sys.executable, _FILL], capture_output=True, text=True, timeout=60
+        [*unshare, "sh", "-c", script, sys.executable, _FILL],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
     # Then
     assert done.returncode == 0, done.stderr

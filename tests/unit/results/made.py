@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tests.cluster import TIMEOUT_S
 from tests.unit.shards import SMALL, run
 from tests.unit.standin import make_job, noise_images
 from worker.contract import keys, records
@@ -51,7 +52,11 @@ def computed_job(
 def deconvoy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line; of this machine's environment it gets what leads to the test's S3 server."""
     return subprocess.run(
-        command(*arguments), env=clean_environment(**environment), capture_output=True, text=True, timeout=60
+        command(*arguments),
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
 
 
