@@ -182,11 +182,15 @@ def test_a_run_that_is_ended_amid_its_work_leaves_no_process(
 
 @pytest.fixture
 def long_job(tmp_path: Path) -> tuple[str, ...]:
-    """A run of many shards, of one image each. Its last argument is its --out."""
+    """A run of so many shards, of one image each, that it cannot end before it is ended, however slow the
+    test is. Its last argument is its --out.
+    """
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(60):
-        shutil.copy(photographs()[0], folder / f"{number:02}.png")
+    first = folder / "000.png"
+    shutil.copy(photographs()[0], first)
+    for number in range(1, 300):
+        (folder / f"{number:03}.png").hardlink_to(first)
     options = (*SMALL, *TWO_SPECS, "--shard-size", "1", "--batch-size", "1")
     return ("run", str(folder), *options, "--out", str(tmp_path / "out"))
 
