@@ -58,7 +58,8 @@ def test_a_full_disk_is_one_line_what_was_done_stays_and_the_same_command_goes_o
     left = tmp_path / "left"
     left.mkdir()
     # A picture has 600 kB.
-    options = ("--weights", "random:0", "--spec", "pool1:all", "--format", "npy", "--shard-size", "1")
+    network = ("--weights", "random:0", "--model", "vgg11")
+    options = (*network, "--spec", "pool1:all", "--format", "npy", "--shard-size", "1")
     command = (sys.executable, "-P", "-m", "producer.cli", "run", str(photos), *options)
 
     ran = in_namespace(

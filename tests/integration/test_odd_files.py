@@ -28,7 +28,8 @@ def test_a_job_of_odd_files_ends_with_a_row_for_each_and_each_spec(
     manifest = tmp_path / "odd.jsonl"
     images = [str(folder / odd.name) for odd in corpus]
     manifest.write_text("".join(json.dumps({"image": image}) + "\n" for image in images))
-    options = ("--weights", "random:0", "--size", str(SIZE_PX), "--shard-size", "50")
+    network = ("--weights", "random:0", "--model", "vgg11")
+    options = (*network, "--size", str(SIZE_PX), "--shard-size", "50")
 
     ended = deconvoy(
         "run",
