@@ -13,6 +13,8 @@ from PIL import Image
 from tests.s3_server import UseS3, environment_for, moto_server
 from worker.storage import retries
 
+PILLOWS_OWN_LIMIT = Image.MAX_IMAGE_PIXELS
+
 
 def pytest_configure() -> None:
     """Threads of torch that wait for each other sleep: beside other tests they would take three times the
@@ -23,8 +25,10 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's limit on pixels is global and set by each decoding: no test finds that of another."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    """Pillow's limit on pixels is global and set by each decoding, also by that of a longer fixture: no test
+    finds that of another.
+    """
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", PILLOWS_OWN_LIMIT)
 
 
 @pytest.fixture(scope="session")
