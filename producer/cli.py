@@ -24,7 +24,7 @@ from producer.cli_results import fetch, links
 from producer.cli_schedules import beat, schedule
 from producer.options import WholeNumber, job_options, json_option, quiet_option, verbosity_options
 from producer.terminal import log_environment, printable, tell, tell_error
-from producer.usage import Commands, line_of
+from producer.usage import SETTINGS, Commands, line_of
 from worker.contract.errors import DeconvoyError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _show_versions(context: click.Context, _parameter: click.Parameter, wanted: 
         context.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings=SETTINGS)
 @click.option(
     "--version",
     is_flag=True,

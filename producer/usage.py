@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 import click
 
 from producer.terminal import printable
 
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Of every context."""
+
 
 class Commands(click.Group):
     """A group that lists its commands as they were added; `help COMMAND` is `COMMAND --help`."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add it. Its settings are ours even where it is called by itself, as `schedule add` calls `audit`:
+        a command keeps the help option that it had first.
+        """
+        cmd.context_settings = {**SETTINGS, **cmd.context_settings}
+        super().add_command(cmd, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click gives it)
         """The names, not sorted: the order follows the work."""

@@ -24,7 +24,7 @@ def deconvoy(*words: str) -> Path:
     """
     command = [sys.executable, "-m", "producer.cli", *words, "--json"]
     environment = {**os.environ, "DECONVOY_DEVICE": "cpu"}
-    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603 (our own command)
     return Path(json.loads(ended.stdout)["place"])
 
 

@@ -77,7 +77,7 @@ def test_what_is_read_at_a_rate_is_a_counter_and_nothing_else() -> None:
 
 def test_autoscaling_counts_what_waits_and_what_is_held_as_the_manual_says() -> None:
     manual = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^```\n(max\(.*\))$", manual, re.MULTILINE)
+    documented = re.findall(r"^```promql\n(max\(.*\))$", manual, re.MULTILINE)
     recorded = [rule["expr"] for rule in RULES if "record" in rule]
     assert [SCALED_BY] == documented == recorded
 

@@ -32,7 +32,7 @@ THE_ENGINE = {("worker/deconv/network.py", "__init__"), ("worker/deconv/network.
 
 def test_there_is_something_to_look_at() -> None:
     assert {"worker/deconv/network.py", "producer/jobs.py", "docker/healthcheck.py"} <= set(ALL)
-    assert {"tests/bench/parts.py", "docs/make_figure.py"} <= set(ALL)
+    assert {"tests/bench/parts.py", "docs/figures/drawing.py"} <= set(ALL)
 
 
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
