@@ -141,8 +141,7 @@ celeryd_after_setup.connect(silence_starting_child)
 task_prerun.connect(begin_shard)
 task_postrun.connect(end_shard)
 worker_ready.connect(leave_hang_up_to_launcher)
-# At DEBUG it would print source code that Celery makes for itself, some lines for each task.
-logging.getLogger("celery.utils.functional").setLevel(logging.INFO)
+logs.leave_out_details_of_others()
 
 if __name__ == "__main__":
     main()

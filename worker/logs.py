@@ -46,11 +46,20 @@ def formatter(log_format: Format, worker: str) -> logging.Formatter:
     return JsonFormatter(worker) if log_format == "json" else TextFormatter(worker)
 
 
+def leave_out_details_of_others() -> None:
+    """Of these libraries DEBUG is no log of ours: botocore tells headers, a session's token among them;
+    Celery prints source code that it makes for itself; Pillow names each piece of each image.
+    """
+    for name in ("botocore", "celery.utils.functional", "PIL", "s3transfer", "urllib3"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 def configure(log_format: Format, level: str, worker: str) -> None:
     """Write the lines of this process, its warnings and the exception that ends it to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log_format, worker))
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    leave_out_details_of_others()
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
 
