@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from PIL import Image
 from tests.cluster import TIMEOUT_S, Deconvoy, redis_server
 from tests.documents import ROOT
 from tests.photographs import photographs
-from tests.s3_server import HOST, environment_for, moto_server
+from tests.s3_server import environment_for, moto_server
 
 BUCKET = "bucket"
 SMALL = ("--weights", "random:0", "--size", "32")
@@ -133,13 +132,6 @@ def stage() -> Iterator[Stage]:
             with worker:
                 _fill_bucket(folder / "photos", endpoint_url)
                 yield Stage(folder, environment, _finished_jobs(folder, environment))
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _fill_bucket(photos: Path, endpoint_url: str) -> None:

@@ -6,7 +6,7 @@ import http.client
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -168,3 +168,13 @@ def _serving(handler: Any, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def ignoring_conditions(endpoint_url: str) -> AbstractContextManager[str]:
+    """The server at `endpoint_url` as one that knows no conditional writes and writes in any case."""
+
+    def ignore(request: Request) -> Answer:
+        headers = {name: value for name, value in request.headers.items() if name != "If-None-Match"}
+        return forward(Request(request.method, request.path, headers, request.body), endpoint_url)
+
+    return answering(ignore)

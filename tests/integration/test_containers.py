@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -32,6 +31,7 @@ from producer.schedules import Schedules
 from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
 from tests.docker_files import DOCKER, last_in_dockerfile, services, variables
 from tests.length import AT_LENGTH
+from tests.ports import free_port
 from worker.contract import keys
 from worker.contract.settings import Settings
 from worker.storage import open_store
@@ -43,19 +43,13 @@ OPTIONS = ("--weights", "random:0", "--resize", "native")
 AUDIT = (*OPTIONS, "--layer", "pool1", "--top", "2")
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 class Containers:
     """The services of compose.yaml as processes of this machine, with names and places of its own."""
 
     def __init__(self, folder: Path, bucket: str, s3: dict[str, str], ending: ExitStack) -> None:
         self.photos = folder / "photos"
         self.place = f"s3://{bucket}"
-        self.metrics_port, self.flower_port, self._redis_port = free_port(), free_port(), free_port()
+        self.metrics_port, self.flower_port, self._redis_port = (str(free_port()) for _ in range(3))
         self._folder = folder
         self._ending = ending
         for name in (".env.example", "deconvoy.env.example", "prepare.sh", "redis/users.acl.example"):

@@ -15,9 +15,10 @@ import promql_parser
 import pytest
 import redis
 
-from tests.docs_stage import BUCKET, PRELUDE, Stage, free_port, stage
+from tests.docs_stage import BUCKET, PRELUDE, Stage, stage
 from tests.documents import ROOT, Block, blocks, table
 from tests.length import at_length
+from tests.ports import free_port
 from worker.contract import keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

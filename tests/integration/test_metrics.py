@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from producer.jobs import JobHandle, submit
 from tests.cluster import TIMEOUT_S, Deconvoy, end_with_children, wait_until
+from tests.ports import free_port
 from worker.contract import queue
 from worker.contract.settings import Settings
 from worker.contract.stages import STAGES
@@ -35,12 +36,6 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 Sample = tuple[str, tuple[tuple[str, str], ...]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape(port: int) -> dict[Sample, float]:

@@ -32,20 +32,6 @@ FINDINGS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DECONVOY_REDIS_URL", raising=False)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "My Cats"
-    folder.mkdir()
-    for number in range(5):
-        (folder / f"{number}.png").touch()
-    return folder
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> str:
     return str(tmp_path / "out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from producer.doctor import Finding, examine
-from tests.s3_server import Answer, Request, UseS3, answering, forward
+from tests.s3_server import UseS3, ignoring_conditions
 
 
 def store_finding(out: str) -> Finding:
@@ -28,11 +28,7 @@ def test_a_bucket_that_honours_conditional_writes_is_known_as_such(s3_bucket: st
 def test_a_bucket_that_ignores_conditional_writes_works_and_is_known_as_such(
     s3_endpoint: str, s3_bucket: str, use_s3: UseS3
 ) -> None:
-    def ignore(request: Request) -> Answer:
-        headers = {name: value for name, value in request.headers.items() if name != "If-None-Match"}
-        return forward(Request(request.method, request.path, headers, request.body), s3_endpoint)
-
-    with answering(ignore) as url:
+    with ignoring_conditions(s3_endpoint) as url:
         use_s3(url)
         finding = store_finding(f"s3://{s3_bucket}")
     assert finding.ok

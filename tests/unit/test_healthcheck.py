@@ -15,6 +15,7 @@ from redbeat.schedulers import RedBeatConfig
 from producer.schedules import schedule_app
 from tests.cluster import redis_server
 from tests.docker_files import DOCKER
+from tests.ports import free_port
 from worker.contract.queue import KEY_PREFIX
 from worker.machine.metrics import serving
 from worker.machine.supervisor import WorkerState
@@ -25,12 +26,6 @@ NOWHERE = "redis://127.0.0.1:1/0"
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", str(DOCKER / script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def worker(label: str, up: bool) -> WorkerState:

@@ -17,20 +17,6 @@ from worker.contract.records import Row
 from worker.contract.settings import Settings
 
 
-@pytest.fixture(autouse=True)
-def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DECONVOY_REDIS_URL", raising=False)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "My Cats"
-    folder.mkdir()
-    for number in range(5):
-        (folder / f"{number}.png").touch()
-    return folder
-
-
 def prepared(photos: Path, **options: Unpack[PlanOptions]) -> JobHandle:
     chosen: PlanOptions = {"weights": "random:0", "shard_size": 2, **options}
     return prepare([str(photos)], str(photos.parent / "out"), make_plan(chosen), local=False)

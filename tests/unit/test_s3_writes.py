@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import Answer, Request, UseS3, answering, error_answer, forward
+from tests.s3_server import Answer, Request, UseS3, answering, error_answer, forward, ignoring_conditions
 from worker.contract.errors import (
     StorageError,
     StorageUnavailable,
@@ -75,11 +75,7 @@ def test_a_commit_that_is_refused_at_once_does_not_read_what_stands(
 def test_a_server_that_ignores_conditions_does_no_harm(
     s3_endpoint: str, s3_bucket: str, use_s3: UseS3
 ) -> None:
-    def ignore(request: Request) -> Answer:
-        headers = {name: value for name, value in request.headers.items() if name != "If-None-Match"}
-        return forward(Request(request.method, request.path, headers, request.body), s3_endpoint)
-
-    with answering(ignore) as url:
+    with ignoring_conditions(s3_endpoint) as url:
         use_s3(url)
         store = open_store(f"s3://{s3_bucket}")
         assert store.write("a", b"the same bytes", if_absent=True)

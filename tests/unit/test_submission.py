@@ -23,20 +23,6 @@ from worker.contract.jobs import ManifestEntry, fingerprint, manifest_line, read
 from worker.storage import open_store
 
 
-@pytest.fixture(autouse=True)
-def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DECONVOY_REDIS_URL", raising=False)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "My Cats"
-    folder.mkdir()
-    for number in range(5):
-        (folder / f"{number}.png").touch()
-    return folder
-
-
 def prepared(source: str | Path, out: str | Path, shard_size: int = 2) -> JobHandle:
     plan = make_plan({"weights": "random:0", "shard_size": shard_size})
     return prepare([str(source)], str(out), plan, local=False)
