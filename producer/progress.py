@@ -70,12 +70,14 @@ class Rate:
         self._start_s = 0.0
         self._n_before = 0
 
-    def text(self, now_s: float, what: str, n_done: int) -> str:
-        """The rate up to now, or that the first one is awaited."""
-        if what != self._what:
-            self._what, self._start_s, self._n_before = what, now_s, n_done
-        n_new = n_done - self._n_before
-        return f"{n_new / max(now_s - self._start_s, 1e-9):.3g} {what}/s" if n_new > 0 else "starting"
+    def text(self, now_s: float, standing: Standing) -> str:
+        """The rate up to now, or that the first one is awaited; nothing if all was done before."""
+        if standing.what != self._what:
+            self._what, self._start_s, self._n_before = standing.what, now_s, standing.n_done
+        n_new = standing.n_done - self._n_before
+        if n_new > 0:
+            return f"{n_new / max(now_s - self._start_s, 1e-9):.3g} {standing.what}/s"
+        return "starting" if standing.n_done < standing.n_all else ""
 
 
 class Lines:
@@ -88,12 +90,12 @@ class Lines:
 
     def show(self, standing: Standing, now_s: float) -> None:
         """Tell it if a line is due, or it is the last."""
-        rate = self._rate.text(now_s, standing.what, standing.n_done)
+        rate = self._rate.text(now_s, standing)
         if standing.ended or now_s >= self._due_s:
             pause_s = max(_LINE_EVERY_S, (now_s - self._start_s) / 10)
             self._due_s = now_s + min(pause_s, _LINE_EVERY_AT_LAST_S)
             parts = (f"{standing.n_done} of {standing.n_all} {standing.what}", *_besides(standing), rate)
-            tell(", ".join(parts))
+            tell(", ".join(filter(None, parts)))
 
 
 @contextmanager
@@ -131,7 +133,7 @@ def _bar() -> Iterator[Callable[[Standing], None]]:
                 description=standing.what,
                 total=standing.n_all,
                 completed=standing.n_done,
-                rate=rate.text(time.monotonic(), standing.what, standing.n_done),
+                rate=rate.text(time.monotonic(), standing),
                 besides=", ".join(_besides(standing)),
             )
 

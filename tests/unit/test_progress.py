@@ -23,17 +23,21 @@ COLOUR = re.compile(r"\x1b\[[\d;]*m")
 def test_the_rate_counts_from_the_first_look_and_without_earlier_work() -> None:
     rate = Rate()
 
-    assert rate.text(10.0, "images", 100) == "starting"
-    assert rate.text(12.0, "images", 100) == "starting"
-    assert rate.text(14.0, "images", 108) == "2 images/s"
+    assert rate.text(10.0, Standing("images", 100, 200, 0)) == "starting"
+    assert rate.text(12.0, Standing("images", 100, 200, 0)) == "starting"
+    assert rate.text(14.0, Standing("images", 108, 200, 0)) == "2 images/s"
 
 
 def test_the_rate_begins_anew_where_something_else_is_counted() -> None:
     rate = Rate()
-    rate.text(0.0, "images", 0)
+    rate.text(0.0, Standing("images", 0, 9, 0))
 
-    assert rate.text(10.0, "shards", 3) == "starting"
-    assert rate.text(14.0, "shards", 5) == "0.5 shards/s"
+    assert rate.text(10.0, Standing("shards", 3, 9, 0)) == "starting"
+    assert rate.text(14.0, Standing("shards", 5, 9, 0)) == "0.5 shards/s"
+
+
+def test_what_was_all_done_before_has_no_rate() -> None:
+    assert Rate().text(10.0, Standing("images", 9, 9, 0)) == ""
 
 
 def test_a_fetch_is_counted_in_pictures() -> None:
@@ -113,7 +117,7 @@ def test_a_dumb_terminal_gets_lines_and_a_quiet_one_failures_alone(
     assert "\x1b" not in ended.terminal
     first, *others = ended.terminal.splitlines()
     if not options:
-        assert first == "6 of 6 images, 1 failed, starting"
+        assert first == "6 of 6 images, 1 failed"
         (first,) = others
     assert first.startswith("failed: ")
 
@@ -128,7 +132,7 @@ def test_a_pipe_gets_plain_lines_whatever_the_environment_says(
     )
 
     assert "\x1b" not in ended.stderr + ended.stdout
-    assert ended.stderr.splitlines()[0] == "6 of 6 images, 1 failed, starting"
+    assert ended.stderr.splitlines()[0] == "6 of 6 images, 1 failed"
 
 
 def _text(terminal: str) -> list[str]:
