@@ -82,30 +82,30 @@ def _module(name: str, **members: Any) -> ModuleType:
     return module
 
 
-def fall_asleep() -> None:
-    """Put stand-ins in the place of what takes long to import or to compute."""
+def stand_ins() -> dict[str, ModuleType]:
+    """By name, what stands in the place of modules that take long to import or to compute."""
     load = SimpleNamespace(load=lambda *_, **__: SimpleNamespace(weights=SimpleNamespace(sha256="0" * 64)))
     certificate = SimpleNamespace(to_dict=dict)
-    sys.modules.update(
-        {
-            # Its GPU is asked for the memory in use.
-            "torch": _module("torch", cuda=SimpleNamespace(is_initialized=lambda: False)),
-            "worker.pipeline": _module(
-                "worker.pipeline",
-                Assignment=Assignment,
-                Caution=None,
-                Limits=SimpleNamespace,
-                compact=lambda *_: None,
-                run_shard=run_shard,
-            ),
-            "worker.report": _module("worker.report", write_report=finish),
-            "worker.deconv": _module("worker.deconv", Deconvnet=load, certify=lambda _: certificate),
-        }
-    )
+    return {
+        # Its GPU is asked for the memory in use.
+        "torch": _module("torch", cuda=SimpleNamespace(is_initialized=lambda: False)),
+        "worker.pipeline": _module(
+            "worker.pipeline",
+            Assignment=Assignment,
+            Caution=None,
+            Limits=SimpleNamespace,
+            compact=lambda *_: None,
+            run_atlas=None,
+            run_scan=None,
+            run_shard=run_shard,
+        ),
+        "worker.report": _module("worker.report", write_report=finish, write_audit_report=None),
+        "worker.deconv": _module("worker.deconv", Deconvnet=load, certify=lambda _: certificate),
+    }
 
 
 # The process that Celery starts for the work imports this file under the second name.
 if __name__ in ("__main__", "__mp_main__"):
-    fall_asleep()
+    sys.modules.update(stand_ins())
 if __name__ == "__main__":
     app.main()

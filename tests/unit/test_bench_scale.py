@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from tests.bench.scale import Figure, Size, Throughput, figures
-from tests.length import AT_LENGTH
-
-pytestmark = [pytest.mark.integration, *AT_LENGTH]
+from tests.bench.simulated import stand_ins
+from tests.length import at_length
+from worker import runtime
 
 TINY = Size(images=2_000, shards=20, workers=2, shards_each=2, shard_s=0.3)
 
 
+def test_a_sleeping_worker_has_all_that_the_real_one_imports_from_what_is_asleep() -> None:
+    source = ast.parse(Path(runtime.__file__).read_text(encoding="utf-8"))
+    given = stand_ins()
+    wanted = {
+        (node.module, alias.name)
+        for function in ast.walk(source)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and node.module in given
+        for alias in node.names
+    }
+    assert len(wanted) >= 8
+    assert {(module, name) for module, name in wanted if not hasattr(given[module], name)} == set()
+
+
+@pytest.mark.integration
+@at_length
 def test_each_number_is_measured_and_has_its_limit() -> None:
     found = {figure.name: figure for figure in figures(TINY)}
     assert [name for name, figure in found.items() if (figure.most, figure.least) != (None, None)] == [
