@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,14 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_
 def end_with_children(process: subprocess.Popen[str]) -> None:
     """End a process that a test started, and all that it started."""
     left = [process_ for process_ in family(process.pid) if process_.is_running()]
+    # One may be gone since: it ends with its parent.
     for member in left:
-        member.terminate()
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
     _, alive = psutil.wait_procs(left, 10)
     for member in alive:
-        member.kill()
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     process.communicate()
 
 
