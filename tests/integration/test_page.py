@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests import programs
 from tests.photographs import photographs
 from tests.report_job import data_of, finished_job, png, read_html
 from worker.contract.keys import REPORT, image_key, input_key
@@ -35,13 +34,7 @@ _FLAGS = (
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        reason = "there is no Chromium: apt-get install chromium fonts-dejavu"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return programs.chromium()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from producer import completers
 from producer.completers import joined
+from tests.programs import missing
 from tests.unit.terminals import TypedShell
 from tests.unit.test_cli import HEAVY
 from worker.contract.architectures import MODELS, layers_of
@@ -25,11 +25,8 @@ SCRIPTS = str(Path(sys.executable).parent)
 BASH = ["bash", "--norc", "--noprofile", "-i"]
 ZSH = ["zsh", "-f", "-i"]
 
-IN_CI = os.environ.get("CI") == "true"
-"""There both are installed, and a test without its shell fails."""
-
-needs_zsh = pytest.mark.skipif(shutil.which("zsh") is None and not IN_CI, reason="zsh is not installed")
-needs_fish = pytest.mark.skipif(shutil.which("fish") is None and not IN_CI, reason="fish is not installed")
+needs_zsh = pytest.mark.skipif(missing("zsh"), reason="zsh is not installed")
+needs_fish = pytest.mark.skipif(missing("fish"), reason="fish is not installed")
 
 
 def environment() -> dict[str, str]:

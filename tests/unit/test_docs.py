@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from docs import make_commands
 from producer.cli import cli
 from tests.documents import DOCUMENTS, ROOT, blocks, cells, name_of, table, text_of
 from worker import app
@@ -69,12 +69,7 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
 
 
 def test_the_page_of_commands_is_as_they_say_themselves() -> None:
-    spec = importlib.util.spec_from_file_location("make_commands", ROOT / "docs" / "make_commands.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    assert text_of("docs/commands.md") == made.page(), "run make docs"
+    assert text_of("docs/commands.md") == make_commands.page(), "run make docs"
     headings = re.findall(r"^## deconvoy ?(.*)$", text_of("docs/commands.md"), re.MULTILINE)
     assert set(headings) == {"", *(name for name, _ in commands_of(cli))}
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from docs import make_licences
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
@@ -45,16 +46,6 @@ def entries(lock: Path) -> dict[str, tuple[str, set[str]]]:
         assert version.operator == "=="
         found[requirement.name] = version.version, set(re.findall(r"[0-9a-f]{64}", match["hashes"]))
     return found
-
-
-def script(path: str) -> ModuleType:
-    """A script that is no module of a package."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def asked_for(*extras: str) -> list[Requirement]:
@@ -122,7 +113,6 @@ def test_every_installation_of_ours_checks_hashes() -> None:
 def test_licences_are_listed_for_what_is_installed() -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64" or sys.version_info[:2] != (3, 11):
         pytest.skip("the page lists what Linux on x86-64 with Python 3.11 installs")
-    make_licences = script("docs/make_licences.py")
     assert make_licences.draw_page() == make_licences.PAGE.read_text(encoding="utf-8")
 
 
@@ -141,7 +131,7 @@ def test_licences_are_permissive_but_for_what_nvidia_makes() -> None:
 class TestAdvisories:
     """The reports are of the shapes that pip-audit 2.10 gives."""
 
-    judge = staticmethod(script(".ci/advisories.py").judge)
+    judge = staticmethod(runpy.run_path(str(ROOT / ".ci" / "advisories.py"))["judge"])
 
     def test_an_advisory_is_named_and_fails(self) -> None:
         advisory = {

@@ -123,11 +123,12 @@ def _convolve_in_order(
     how = (edge, [1, 1], [1, 1], 1)
     parts_NCHW = torch.split(x_NCHW, [part_OIHW.shape[1] for part_OIHW in kernel], dim=1)
     inputs_NCHW = [part_NCHW.contiguous(memory_format=torch.channels_last) for part_NCHW in parts_NCHW]
-    alone = "relu" if rectify and len(kernel) == 1 else "none"
-    out_NCHW: Tensor = _ONEDNN_CONVOLUTION(inputs_NCHW[0], kernel[0], bias_O, *how, alone, [], "")
+    fused = rectify and len(kernel) == 1
+    after = "relu" if fused else "none"
+    out_NCHW: Tensor = _ONEDNN_CONVOLUTION(inputs_NCHW[0], kernel[0], bias_O, *how, after, [], "")
     for input_NCHW, part_OIHW in zip(inputs_NCHW[1:], kernel[1:], strict=True):
         _ONEDNN_ADD_CONVOLUTION(out_NCHW, input_NCHW, part_OIHW, None, *how, "add", 1.0, None, [], None)
-    return out_NCHW.relu_() if rectify and len(kernel) > 1 else out_NCHW
+    return out_NCHW.relu_() if rectify and not fused else out_NCHW
 
 
 def _convolution(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.audit_pages import drawn_audit, put_rows, rows_of
 from tests.audit_records import make_audit
 from tests.integration.audit_page.browsing import LAYER, Audit, Opened, opened
+from tests.programs import chromium
 from worker.contract import keys
 from worker.report import write_audit_report
 from worker.storage import open_store
@@ -19,12 +18,7 @@ from worker.storage import open_store
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        reason = "there is no Chromium: apt-get install chromium fonts-dejavu"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    found = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
